@@ -1,0 +1,29 @@
+//! Cohort continues the pre-training of ModernBERT encoders on text from many institutions.
+//!
+//! The modules in reading order; a row may use only rows above it (a test enforces it):
+//!
+//! - words: [`ids`]
+//! - pure decisions: [`corpus`] (what is read when), [`run`] (what happens next)
+//! - edges: [`telemetry`], [`store`], [`wire`], [`torch`]
+//! - work: [`collective`], [`model`], [`data`], [`prepare`], [`train`], [`evaluate`]
+//! - compose: [`config`]
+//! - shells: [`coordinator`], [`worker`]
+//! - entry: [`cli`]
+
+pub mod cli;
+pub mod collective;
+pub mod config;
+pub mod coordinator;
+pub mod corpus;
+pub mod data;
+pub mod evaluate;
+pub mod ids;
+pub mod model;
+pub mod prepare;
+pub mod run;
+pub mod store;
+pub mod telemetry;
+pub mod torch;
+pub mod train;
+pub mod wire;
+pub mod worker;

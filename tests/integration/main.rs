@@ -1,0 +1,9 @@
+//! All integration tests in one binary: real processes, real sockets, real files.
+
+mod collective;
+mod corpus_plan;
+mod model_parity;
+mod optimizer;
+mod prepare;
+mod store;
+mod support;
