@@ -13,6 +13,7 @@ pub mod mixture;
 pub mod order;
 pub mod packing;
 pub mod plan;
+pub mod random;
 
 /// The layout that this code reads and writes; another number is refused.
 pub const MANIFEST_VERSION: u32 = 1;

@@ -1,1 +1,343 @@
-//! To be written.
+//! The plan of one phase: an endless sequence of rows, by random access.
+//!
+//! The plan is a pure function of chunk lengths, seed, phase and mixture. Block `k` takes from each
+//! source the chunks between two stream positions that its rate gives exactly; the block's chunks
+//! are pooled, packed into rows, and the rows shuffled. So a run has no data state but one row
+//! index, and any rank computes any row.
+//!
+//! Invariants: each source's chunks appear exactly once per epoch of that source; no row exceeds
+//! `row_tokens`; [`PhasePlan::row`] gives the same row whatever was asked before. The memory kept
+//! between calls only saves time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rayon::prelude::*;
+use thiserror::Error;
+
+use crate::corpus::mixture::{MixedSource, Rate};
+use crate::corpus::order::{OrderKey, SourceOrder};
+use crate::corpus::packing::{PackedRows, pack};
+use crate::corpus::random::{keyed_stream, shuffle};
+use crate::ids::{RowIndex, SourceIndex};
+
+/// Rows' worth of tokens in a block, unless the specification says otherwise: large enough that
+/// packing leaves less than a thousandth empty, small enough to pack in well under a second.
+pub const BLOCK_ROWS_DEFAULT: u64 = 2_048;
+/// Chunks of a source that are permuted among themselves, unless the specification says otherwise.
+pub const SHUFFLE_CHUNKS_DEFAULT: u64 = 262_144;
+/// Packed blocks kept in memory. Neighboring rows share a block; a step touches two at most.
+const BLOCKS_KEPT_MAX: usize = 4;
+/// Blocks counted at once when the wanted row is far ahead.
+const BLOCKS_AHEAD_MAX: u64 = 512;
+
+/// The lengths of one source's chunks, and how fast the phase reads them.
+#[derive(Clone, Debug)]
+pub struct SourceLengths {
+    pub source: SourceIndex,
+    /// `institution/source`, for errors.
+    pub name: String,
+    pub rate: Rate,
+    /// Tokens of each chunk of each shard, in manifest order; two bytes a chunk.
+    pub shards: Vec<Arc<[u16]>>,
+}
+
+impl SourceLengths {
+    pub fn new(mixed: &MixedSource, shards: Vec<Arc<[u16]>>) -> Self {
+        Self { source: mixed.source, name: mixed.name.clone(), rate: mixed.rate, shards }
+    }
+}
+
+/// All that a plan is a function of.
+#[derive(Clone, Debug)]
+pub struct PlanSpec {
+    /// The run's seed.
+    pub seed: u64,
+    /// The phase's number in its run.
+    pub phase: u32,
+    /// Tokens that a row holds at most.
+    pub row_tokens: u32,
+    /// Tokens pooled before packing, on average.
+    pub block_tokens: u64,
+    /// The least number of chunks of a source that are permuted among themselves.
+    pub shuffle_chunks: u64,
+    /// Tokens of one pass of the mixture. A block is never larger, so that a small corpus repeats
+    /// block by block and a chunk never meets its own copy in a row.
+    pub pass_tokens: u64,
+    pub sources: Vec<SourceLengths>,
+}
+
+/// Why there is no plan. All of it is the operator's to fix.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    #[error(
+        "source `{source_name}` has a chunk of {length} tokens (shard {shard}, chunk {chunk}), but a \
+         row holds {row_tokens}\n  \
+         hint: raise the row's tokens, or prepare the corpus with a smaller max_length"
+    )]
+    ChunkTooLong { source_name: String, shard: usize, chunk: usize, length: u16, row_tokens: u32 },
+    #[error(
+        "source `{source_name}` has a chunk without tokens (shard {shard}, chunk {chunk})\n  \
+         hint: run cohort prepare again"
+    )]
+    ChunkEmpty { source_name: String, shard: usize, chunk: usize },
+    #[error("source `{source_name}` has no chunks\n  hint: leave it out of the mixture")]
+    SourceEmpty { source_name: String },
+    #[error("the phase has no sources\n  hint: name at least one source in its mixture")]
+    NoSources,
+    #[error("`{field}` is 0\n  hint: leave it out to use the default")]
+    Zero { field: &'static str },
+}
+
+/// Where a chunk lies, and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChunkRef {
+    pub source: SourceIndex,
+    /// The shard's place in its source's split.
+    pub shard: u32,
+    /// The chunk's place in its shard.
+    pub chunk: u32,
+    /// Tokens, `[CLS]` and `[SEP]` included.
+    pub length: u32,
+}
+
+/// The chunks that lie back to back in one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub chunks: Vec<ChunkRef>,
+    /// The sum of the chunks' lengths, at most `row_tokens`.
+    pub tokens: u32,
+}
+
+/// The rows of one phase. Shared by reference between threads.
+#[derive(Debug)]
+pub struct PhasePlan {
+    spec: PlanSpec,
+    block_tokens: u64,
+    orders: Vec<SourceOrder>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// `ends[k]` is the number of rows in blocks 0 to k.
+    ends: Vec<u64>,
+    blocks: BTreeMap<u64, Arc<Block>>,
+}
+
+#[derive(Debug)]
+struct Block {
+    chunks: Vec<ChunkRef>,
+    rows: PackedRows,
+    /// Which packed row stands at each place of the block.
+    order: Vec<u32>,
+}
+
+impl Block {
+    fn row(&self, place: u64) -> Row {
+        let packed = self.rows.row(self.order[place as usize] as usize);
+        let chunks: Vec<ChunkRef> =
+            packed.iter().map(|&index| self.chunks[index as usize]).collect();
+        let tokens = chunks.iter().map(|chunk| chunk.length).sum();
+        Row { chunks, tokens }
+    }
+}
+
+impl PhasePlan {
+    /// Checks every chunk length once; packs nothing yet.
+    pub fn new(spec: PlanSpec) -> Result<Self, PlanError> {
+        for (field, value) in [
+            ("row_tokens", u64::from(spec.row_tokens)),
+            ("block_tokens", spec.block_tokens),
+            ("shuffle_chunks", spec.shuffle_chunks),
+            ("pass_tokens", spec.pass_tokens),
+        ] {
+            if value == 0 {
+                return Err(PlanError::Zero { field });
+            }
+        }
+        if spec.sources.is_empty() {
+            return Err(PlanError::NoSources);
+        }
+        spec.sources.iter().try_for_each(|source| check_lengths(source, spec.row_tokens))?;
+        let orders = spec
+            .sources
+            .iter()
+            .map(|source| {
+                let key =
+                    OrderKey { seed: spec.seed, phase: spec.phase, source: source.source.0 };
+                let counts = source.shards.iter().map(|shard| shard.len() as u32).collect();
+                SourceOrder::new(key, counts, spec.shuffle_chunks)
+            })
+            .collect();
+        let block_tokens = spec.block_tokens.min(spec.pass_tokens);
+        Ok(Self { spec, block_tokens, orders, memory: Mutex::default() })
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.spec.seed
+    }
+
+    pub fn phase(&self) -> u32 {
+        self.spec.phase
+    }
+
+    pub fn row_tokens(&self) -> u32 {
+        self.spec.row_tokens
+    }
+
+    /// A digest of all that the plan is a function of, in hexadecimal. Ranks whose digests are
+    /// equal read the same rows.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("cohort 2026 phase plan v1");
+        let spec = &self.spec;
+        for number in [
+            spec.seed,
+            u64::from(spec.phase),
+            u64::from(spec.row_tokens),
+            self.block_tokens,
+            spec.shuffle_chunks,
+            spec.sources.len() as u64,
+        ] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let mut bytes = Vec::new();
+        for source in &spec.sources {
+            hasher.update(&source.source.0.to_le_bytes());
+            hasher.update(&source.rate.to_le_bytes());
+            hasher.update(&(source.shards.len() as u64).to_le_bytes());
+            for shard in &source.shards {
+                hasher.update(&(shard.len() as u64).to_le_bytes());
+                bytes.clear();
+                bytes.extend(shard.iter().flat_map(|length| length.to_le_bytes()));
+                hasher.update(&bytes);
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// The row at an index.
+    ///
+    /// The first call for a row far ahead of every row asked so far packs all blocks before it, on
+    /// all cores; after that a call costs a look-up, or the packing of one block.
+    pub fn row(&self, row: RowIndex) -> Row {
+        let (block, start) = self.block_of(row.0);
+        self.block(block).row(row.0 - start)
+    }
+
+    /// Tokens in the rows of one block, over what those rows could hold: between 0 and 1.
+    pub fn fill(&self, block: u64) -> f64 {
+        let block = self.block(block);
+        let tokens: u64 = block.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        tokens as f64 / (block.rows.len() as f64 * f64::from(self.spec.row_tokens))
+    }
+
+    /// The block that holds a row, and the index of the block's first row.
+    fn block_of(&self, row: u64) -> (u64, u64) {
+        loop {
+            let (known, rows_known) = {
+                let memory = self.lock();
+                let block = memory.ends.partition_point(|&end| end <= row);
+                if block < memory.ends.len() {
+                    let start = if block == 0 { 0 } else { memory.ends[block - 1] };
+                    return (block as u64, start);
+                }
+                (block as u64, memory.ends.last().copied().unwrap_or(0))
+            };
+            // The lock is not held while packing: rayon may run another caller's work, which may
+            // ask this plan for a row, on the thread that waits here.
+            let missing_tokens = (row - rows_known).saturating_mul(u64::from(self.spec.row_tokens));
+            let ahead = (missing_tokens / self.block_tokens).clamp(1, BLOCKS_AHEAD_MAX);
+            let counts: Vec<u64> = if ahead == 1 {
+                vec![self.block(known).rows.len() as u64]
+            } else {
+                (known..known + ahead)
+                    .into_par_iter()
+                    .map(|block| self.pack_block(block).rows.len() as u64)
+                    .collect()
+            };
+            let mut memory = self.lock();
+            // Another thread may have counted some of these blocks too; equal work, equal counts.
+            for (block, count) in (known..).zip(counts) {
+                if block == memory.ends.len() as u64 {
+                    let end = memory.ends.last().copied().unwrap_or(0) + count;
+                    memory.ends.push(end);
+                }
+            }
+        }
+    }
+
+    fn block(&self, index: u64) -> Arc<Block> {
+        if let Some(block) = self.lock().blocks.get(&index) {
+            return Arc::clone(block);
+        }
+        let block = Arc::new(self.pack_block(index));
+        let mut memory = self.lock();
+        memory.blocks.insert(index, Arc::clone(&block));
+        while memory.blocks.len() > BLOCKS_KEPT_MAX {
+            let farthest = memory.blocks.keys().copied().max_by_key(|kept| kept.abs_diff(index));
+            memory.blocks.remove(&farthest.expect("the map is not empty"));
+        }
+        block
+    }
+
+    fn pack_block(&self, index: u64) -> Block {
+        let numbers = [u64::from(self.spec.phase), index];
+        let mut chunks = self.pool(index);
+        // Equal lengths are packed in the pool's order, so the sources must be mixed in it.
+        shuffle(&mut chunks, &mut keyed_stream(self.spec.seed, "pool order", &numbers));
+        let lengths: Vec<u16> = chunks.iter().map(|chunk| chunk.length as u16).collect();
+        let rows = pack(&lengths, self.spec.row_tokens);
+        let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+        shuffle(&mut order, &mut keyed_stream(self.spec.seed, "row order", &numbers));
+        Block { chunks, rows, order }
+    }
+
+    /// The chunks of a block, source by source in stream order.
+    fn pool(&self, index: u64) -> Vec<ChunkRef> {
+        let mut chunks = Vec::new();
+        for (source, order) in self.spec.sources.iter().zip(&self.orders) {
+            let position = |block: u64| {
+                let tokens = u128::from(block) * u128::from(self.block_tokens);
+                source.rate.chunks_in(tokens).expect("a run is shorter than 2^57 tokens")
+            };
+            let stretch = position(index)..position(index + 1);
+            chunks.extend(order.range(stretch).map(|(shard, chunk)| ChunkRef {
+                source: source.source,
+                shard,
+                chunk,
+                length: u32::from(source.shards[shard as usize][chunk as usize]),
+            }));
+        }
+        chunks
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("nothing panics while it holds the memory")
+    }
+}
+
+fn check_lengths(source: &SourceLengths, row_tokens: u32) -> Result<(), PlanError> {
+    let source_name = || source.name.clone();
+    if source.shards.iter().all(|shard| shard.is_empty()) {
+        return Err(PlanError::SourceEmpty { source_name: source_name() });
+    }
+    for (shard, lengths) in source.shards.iter().enumerate() {
+        for (chunk, &length) in lengths.iter().enumerate() {
+            if length == 0 {
+                return Err(PlanError::ChunkEmpty { source_name: source_name(), shard, chunk });
+            }
+            if u32::from(length) > row_tokens {
+                let source_name = source_name();
+                return Err(PlanError::ChunkTooLong {
+                    source_name,
+                    shard,
+                    chunk,
+                    length,
+                    row_tokens,
+                });
+            }
+        }
+    }
+    Ok(())
+}
