@@ -63,8 +63,10 @@ pub fn mask_row(
 ) -> Masked {
     let numbers = [u64::from(key.phase), key.row.0];
     let mut stream = keyed_stream(key.seed, "mask", &numbers);
-    let mut masked =
-        Masked { input_ids: input_ids.to_vec(), labels: vec![NOT_PREDICTED; input_ids.len()] };
+    let mut masked = Masked {
+        input_ids: input_ids.to_vec(),
+        labels: vec![NOT_PREDICTED; input_ids.len()],
+    };
     for (id, label) in masked.input_ids.iter_mut().zip(&mut masked.labels) {
         // Both words are drawn at every position, so that position i always owns words 2i, 2i + 1.
         let (choice, replacement) = (unit_interval(stream.next_u64()), stream.next_u64());
@@ -96,10 +98,17 @@ mod tests {
         unk: 50_280,
         random_ids_end: 50_285,
     };
-    const KEY: RowKey = RowKey { seed: 17, phase: 1, row: RowIndex(123_456_789_012) };
+    const KEY: RowKey = RowKey {
+        seed: 17,
+        phase: 1,
+        row: RowIndex(123_456_789_012),
+    };
 
     fn rule(rate: f64, protect_special: bool) -> MaskRule {
-        MaskRule { rate, protect_special }
+        MaskRule {
+            rate,
+            protect_special,
+        }
     }
 
     /// Chunks of 100 ids between `[CLS]` and `[SEP]`, and some padding.
@@ -133,13 +142,20 @@ mod tests {
             }
             assert_eq!(label, i64::from(before));
             assert_ne!(before, TOKENIZER.pad);
-            let kind = if after == TOKENIZER.mask { 0 } else { usize::from(after == before) + 1 };
+            let kind = if after == TOKENIZER.mask {
+                0
+            } else {
+                usize::from(after == before) + 1
+            };
             assert!(after < TOKENIZER.random_ids_end);
             counts[kind] += 1;
         }
         let predicted = counts.iter().sum();
         println!("{predicted} of {positions} predicted; mask, random, kept: {counts:?}");
-        assert!(plausible(predicted, positions, 0.3), "{predicted} of {positions}");
+        assert!(
+            plausible(predicted, positions, 0.3),
+            "{predicted} of {positions}"
+        );
         for (count, share) in counts.into_iter().zip([0.8, 0.1, 0.1]) {
             assert!(plausible(count, predicted, share), "{counts:?}");
         }
@@ -172,7 +188,9 @@ mod tests {
         let low = mask_row(KEY, &ids, &rule(0.15, false), &TOKENIZER);
         let high = mask_row(KEY, &ids, &rule(0.3, false), &TOKENIZER);
         let chosen = |masked: &Masked| -> Vec<usize> {
-            (0..ids.len()).filter(|&index| masked.labels[index] != NOT_PREDICTED).collect()
+            (0..ids.len())
+                .filter(|&index| masked.labels[index] != NOT_PREDICTED)
+                .collect()
         };
         let (low, high) = (chosen(&low), chosen(&high));
         assert!(low.len() < high.len());
@@ -204,9 +222,19 @@ mod tests {
         assert_eq!(masked.input_ids, expected);
         for (position, &label) in masked.labels.iter().enumerate() {
             let chosen = position != 6;
-            assert_eq!(label, if chosen { i64::from(ids[position]) } else { NOT_PREDICTED });
+            assert_eq!(
+                label,
+                if chosen {
+                    i64::from(ids[position])
+                } else {
+                    NOT_PREDICTED
+                }
+            );
         }
-        let next = RowKey { row: RowIndex(KEY.row.0 + 1), ..KEY };
+        let next = RowKey {
+            row: RowIndex(KEY.row.0 + 1),
+            ..KEY
+        };
         assert_ne!(mask_row(next, &ids, &rule(0.9, false), &TOKENIZER), masked);
     }
 }

@@ -63,7 +63,11 @@ pub enum MixtureError {
         "the mixture names `{pattern}`, which no source of corpus `{corpus}` matches\n  \
          hint: the corpus has {existing}; a pattern is `institution/source`, `institution/*` or `*`"
     )]
-    NoMatch { pattern: String, corpus: String, existing: String },
+    NoMatch {
+        pattern: String,
+        corpus: String,
+        existing: String,
+    },
     #[error(
         "the mixture names `{pattern}`, but more specific patterns already name all of its sources\n  \
          hint: remove `{pattern}`"
@@ -90,9 +94,15 @@ pub struct Rate {
 impl Rate {
     /// `numerator` chunks for every `denominator` tokens of the mixture. Both must be positive.
     pub fn new(numerator: u128, denominator: u128) -> Self {
-        assert!(numerator > 0 && denominator > 0, "a rate of {numerator}/{denominator}");
+        assert!(
+            numerator > 0 && denominator > 0,
+            "a rate of {numerator}/{denominator}"
+        );
         let divisor = greatest_common_divisor(numerator, denominator);
-        Self { numerator: numerator / divisor, denominator: denominator / divisor }
+        Self {
+            numerator: numerator / divisor,
+            denominator: denominator / divisor,
+        }
     }
 
     /// Whole chunks in the first `tokens` tokens of the mixture, `floor(rate * tokens)` exactly.
@@ -121,7 +131,11 @@ impl Rate {
 }
 
 fn greatest_common_divisor(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
 }
 
 /// One source of a resolved mixture.
@@ -169,9 +183,14 @@ impl Mixture {
         let taken = match_sources(values, manifest)?;
         let total: u128 = if weighted {
             let used: BTreeSet<&str> = taken.iter().map(|source| source.pattern).collect();
-            used.iter().map(|pattern| u128::from(parts(values[*pattern]))).sum()
+            used.iter()
+                .map(|pattern| u128::from(parts(values[*pattern])))
+                .sum()
         } else {
-            taken.iter().map(|source| u128::from(source.parts) * u128::from(source.tokens)).sum()
+            taken
+                .iter()
+                .map(|source| u128::from(source.parts) * u128::from(source.tokens))
+                .sum()
         };
         let mut pattern_tokens: BTreeMap<&str, u128> = BTreeMap::new();
         for source in &taken {
@@ -181,8 +200,11 @@ impl Mixture {
             .iter()
             .map(|source| {
                 let numerator = u128::from(source.parts) * u128::from(source.chunks);
-                let denominator =
-                    if weighted { total * pattern_tokens[source.pattern] } else { total };
+                let denominator = if weighted {
+                    total * pattern_tokens[source.pattern]
+                } else {
+                    total
+                };
                 MixedSource {
                     source: source.index,
                     name: source.name.clone(),
@@ -197,7 +219,10 @@ impl Mixture {
         } else {
             ((total + PARTS as u128 / 2) / PARTS as u128).max(1) as u64
         };
-        Ok(ResolvedMixture { sources, pass_tokens })
+        Ok(ResolvedMixture {
+            sources,
+            pass_tokens,
+        })
     }
 }
 
@@ -216,8 +241,10 @@ fn match_sources<'a>(
     manifest: &Manifest,
 ) -> Result<Vec<Taken<'a>>, MixtureError> {
     for (pattern, &value) in values {
-        check_value(value)
-            .map_err(|problem| MixtureError::Value { pattern: pattern.clone(), problem })?;
+        check_value(value).map_err(|problem| MixtureError::Value {
+            pattern: pattern.clone(),
+            problem,
+        })?;
     }
     let mut taken = Vec::new();
     let mut matched: BTreeSet<&str> = BTreeSet::new();
@@ -225,14 +252,20 @@ fn match_sources<'a>(
     let mut filled: BTreeSet<&str> = BTreeSet::new();
     for (index, institution, source) in manifest.sources() {
         let name = format!("{}/{}", institution.id, source.id);
-        let candidates = [name.clone(), format!("{}/*", institution.id), "*".to_owned()];
+        let candidates = [
+            name.clone(),
+            format!("{}/*", institution.id),
+            "*".to_owned(),
+        ];
         let matching: Vec<&'a str> = candidates
             .iter()
             .filter_map(|candidate| values.get_key_value(candidate))
             .map(|(pattern, _)| pattern.as_str())
             .collect();
         matched.extend(&matching);
-        let Some(&pattern) = matching.first() else { continue };
+        let Some(&pattern) = matching.first() else {
+            continue;
+        };
         decided.insert(pattern);
         if source.train.chunks == 0 || source.train.tokens == 0 {
             continue;
@@ -241,14 +274,25 @@ fn match_sources<'a>(
         let parts = parts(values[pattern]);
         let (chunks, tokens) = (source.train.chunks, source.train.tokens);
         if parts > 0 {
-            taken.push(Taken { index, name, chunks, tokens, pattern, parts });
+            taken.push(Taken {
+                index,
+                name,
+                chunks,
+                tokens,
+                pattern,
+                parts,
+            });
         }
     }
     for pattern in values.keys() {
         let pattern = pattern.clone();
         if !matched.contains(pattern.as_str()) {
             let corpus = manifest.name.clone();
-            return Err(MixtureError::NoMatch { pattern, corpus, existing: existing(manifest) });
+            return Err(MixtureError::NoMatch {
+                pattern,
+                corpus,
+                existing: existing(manifest),
+            });
         }
         if !decided.contains(pattern.as_str()) {
             return Err(MixtureError::Shadowed { pattern });

@@ -39,7 +39,12 @@ impl SourceOrder {
     /// least number of chunks in a group, met by every group of a source that has so many.
     pub fn new(key: OrderKey, shard_chunks: Vec<u32>, shuffle_chunks: u64) -> Self {
         let chunks = shard_chunks.iter().map(|&count| u64::from(count)).sum();
-        Self { key, shard_chunks, chunks, shuffle_chunks }
+        Self {
+            key,
+            shard_chunks,
+            chunks,
+            shuffle_chunks,
+        }
     }
 
     /// Chunks of one epoch.
@@ -53,7 +58,10 @@ impl SourceOrder {
         let mut shards: Vec<u32> = (0..self.shard_chunks.len() as u32)
             .filter(|&shard| self.shard_chunks[shard as usize] > 0)
             .collect();
-        shuffle(&mut shards, &mut keyed_stream(self.key.seed, "shard order", &numbers));
+        shuffle(
+            &mut shards,
+            &mut keyed_stream(self.key.seed, "shard order", &numbers),
+        );
         let mut starts = Vec::with_capacity(shards.len() + 1);
         let mut total = 0;
         for &shard in &shards {
@@ -63,7 +71,11 @@ impl SourceOrder {
         starts.push(total);
         let group_key = keyed_number(self.key.seed, "chunk order", &numbers);
         let groups = groups_of(&starts, self.shuffle_chunks, group_key);
-        EpochOrder { shards, starts, groups }
+        EpochOrder {
+            shards,
+            starts,
+            groups,
+        }
     }
 
     /// The `(shard, chunk)` at each stream position of the range, across epochs.
@@ -198,7 +210,11 @@ mod tests {
 
     use super::*;
 
-    const KEY: OrderKey = OrderKey { seed: 17, phase: 0, source: 3 };
+    const KEY: OrderKey = OrderKey {
+        seed: 17,
+        phase: 0,
+        source: 3,
+    };
 
     proptest! {
         #[test]
@@ -245,7 +261,11 @@ mod tests {
     fn a_group_holds_enough_chunks_and_keeps_to_its_shards() {
         let order = SourceOrder::new(KEY, vec![10; 11], 30);
         let epoch = order.epoch(0);
-        let sizes: Vec<u64> = epoch.groups.iter().map(|group| group.permutation.size).collect();
+        let sizes: Vec<u64> = epoch
+            .groups
+            .iter()
+            .map(|group| group.permutation.size)
+            .collect();
         assert_eq!(sizes, [30, 30, 50]);
         let shards: BTreeSet<u32> = (0..30).map(|position| epoch.chunk(position).0).collect();
         assert_eq!(shards.len(), 3);

@@ -40,7 +40,10 @@ pub fn pack(lengths: &[u16], row_tokens: u32) -> PackedRows {
     let by_length = longest_first(lengths);
     for &index in &by_length {
         let length = u32::from(lengths[index as usize]);
-        assert!(length <= row_tokens, "a chunk of {length} tokens in a row of {row_tokens}");
+        assert!(
+            length <= row_tokens,
+            "a chunk of {length} tokens in a row of {row_tokens}"
+        );
         let (row, free) = space.take(length).unwrap_or_else(|| {
             row_sizes.push(0);
             (row_sizes.len() as u32 - 1, row_tokens)
@@ -222,9 +225,16 @@ mod tests {
         let mut lengths: Vec<u16> = Vec::new();
         let mut tokens = 0_u64;
         while tokens < 2_048 * 8_192 {
-            let (a, b) = (unit_interval(stream.next_u64()), unit_interval(stream.next_u64()));
+            let (a, b) = (
+                unit_interval(stream.next_u64()),
+                unit_interval(stream.next_u64()),
+            );
             let normal = (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos();
-            let center: f64 = if stream.next_u64() % 10 == 0 { 6_000.0 } else { 400.0 };
+            let center: f64 = if stream.next_u64() % 10 == 0 {
+                6_000.0
+            } else {
+                400.0
+            };
             let mut left = (center.ln() + 0.6 * normal).exp() as u64 + 3;
             while left > 0 {
                 let length = left.min(8_192);
@@ -235,7 +245,12 @@ mod tests {
         }
         let packed = pack(&lengths, 8_192);
         let filled = tokens as f64 / (packed.len() as f64 * 8_192.0);
-        println!("{} chunks in {} rows, {:.4} filled", lengths.len(), packed.len(), filled);
+        println!(
+            "{} chunks in {} rows, {:.4} filled",
+            lengths.len(),
+            packed.len(),
+            filled
+        );
         assert!(filled >= 0.995, "{filled}");
     }
 }

@@ -44,7 +44,12 @@ pub struct SourceLengths {
 
 impl SourceLengths {
     pub fn new(mixed: &MixedSource, shards: Vec<Arc<[u16]>>) -> Self {
-        Self { source: mixed.source, name: mixed.name.clone(), rate: mixed.rate, shards }
+        Self {
+            source: mixed.source,
+            name: mixed.name.clone(),
+            rate: mixed.rate,
+            shards,
+        }
     }
 }
 
@@ -75,12 +80,22 @@ pub enum PlanError {
          row holds {row_tokens}\n  \
          hint: raise the row's tokens, or prepare the corpus with a smaller max_length"
     )]
-    ChunkTooLong { source_name: String, shard: usize, chunk: usize, length: u16, row_tokens: u32 },
+    ChunkTooLong {
+        source_name: String,
+        shard: usize,
+        chunk: usize,
+        length: u16,
+        row_tokens: u32,
+    },
     #[error(
         "source `{source_name}` has a chunk without tokens (shard {shard}, chunk {chunk})\n  \
          hint: run cohort prepare again"
     )]
-    ChunkEmpty { source_name: String, shard: usize, chunk: usize },
+    ChunkEmpty {
+        source_name: String,
+        shard: usize,
+        chunk: usize,
+    },
     #[error("source `{source_name}` has no chunks\n  hint: leave it out of the mixture")]
     SourceEmpty { source_name: String },
     #[error("the phase has no sources\n  hint: name at least one source in its mixture")]
@@ -136,8 +151,10 @@ struct Block {
 impl Block {
     fn row(&self, place: u64) -> Row {
         let packed = self.rows.row(self.order[place as usize] as usize);
-        let chunks: Vec<ChunkRef> =
-            packed.iter().map(|&index| self.chunks[index as usize]).collect();
+        let chunks: Vec<ChunkRef> = packed
+            .iter()
+            .map(|&index| self.chunks[index as usize])
+            .collect();
         let tokens = chunks.iter().map(|chunk| chunk.length).sum();
         Row { chunks, tokens }
     }
@@ -159,19 +176,33 @@ impl PhasePlan {
         if spec.sources.is_empty() {
             return Err(PlanError::NoSources);
         }
-        spec.sources.iter().try_for_each(|source| check_lengths(source, spec.row_tokens))?;
+        spec.sources
+            .iter()
+            .try_for_each(|source| check_lengths(source, spec.row_tokens))?;
         let orders = spec
             .sources
             .iter()
             .map(|source| {
-                let key =
-                    OrderKey { seed: spec.seed, phase: spec.phase, source: source.source.0 };
-                let counts = source.shards.iter().map(|shard| shard.len() as u32).collect();
+                let key = OrderKey {
+                    seed: spec.seed,
+                    phase: spec.phase,
+                    source: source.source.0,
+                };
+                let counts = source
+                    .shards
+                    .iter()
+                    .map(|shard| shard.len() as u32)
+                    .collect();
                 SourceOrder::new(key, counts, spec.shuffle_chunks)
             })
             .collect();
         let block_tokens = spec.block_tokens.min(spec.pass_tokens);
-        Ok(Self { spec, block_tokens, orders, memory: Mutex::default() })
+        Ok(Self {
+            spec,
+            block_tokens,
+            orders,
+            memory: Mutex::default(),
+        })
     }
 
     pub fn seed(&self) -> u64 {
@@ -228,7 +259,11 @@ impl PhasePlan {
     /// Tokens in the rows of one block, over what those rows could hold: between 0 and 1.
     pub fn fill(&self, block: u64) -> f64 {
         let block = self.block(block);
-        let tokens: u64 = block.chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let tokens: u64 = block
+            .chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.length))
+            .sum();
         tokens as f64 / (block.rows.len() as f64 * f64::from(self.spec.row_tokens))
     }
 
@@ -239,7 +274,11 @@ impl PhasePlan {
                 let memory = self.lock();
                 let block = memory.ends.partition_point(|&end| end <= row);
                 if block < memory.ends.len() {
-                    let start = if block == 0 { 0 } else { memory.ends[block - 1] };
+                    let start = if block == 0 {
+                        0
+                    } else {
+                        memory.ends[block - 1]
+                    };
                     return (block as u64, start);
                 }
                 (block as u64, memory.ends.last().copied().unwrap_or(0))
@@ -275,8 +314,14 @@ impl PhasePlan {
         let mut memory = self.lock();
         memory.blocks.insert(index, Arc::clone(&block));
         while memory.blocks.len() > BLOCKS_KEPT_MAX {
-            let farthest = memory.blocks.keys().copied().max_by_key(|kept| kept.abs_diff(index));
-            memory.blocks.remove(&farthest.expect("the map is not empty"));
+            let farthest = memory
+                .blocks
+                .keys()
+                .copied()
+                .max_by_key(|kept| kept.abs_diff(index));
+            memory
+                .blocks
+                .remove(&farthest.expect("the map is not empty"));
         }
         block
     }
@@ -285,12 +330,22 @@ impl PhasePlan {
         let numbers = [u64::from(self.spec.phase), index];
         let mut chunks = self.pool(index);
         // Equal lengths are packed in the pool's order, so the sources must be mixed in it.
-        shuffle(&mut chunks, &mut keyed_stream(self.spec.seed, "pool order", &numbers));
+        shuffle(
+            &mut chunks,
+            &mut keyed_stream(self.spec.seed, "pool order", &numbers),
+        );
         let lengths: Vec<u16> = chunks.iter().map(|chunk| chunk.length as u16).collect();
         let rows = pack(&lengths, self.spec.row_tokens);
         let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-        shuffle(&mut order, &mut keyed_stream(self.spec.seed, "row order", &numbers));
-        Block { chunks, rows, order }
+        shuffle(
+            &mut order,
+            &mut keyed_stream(self.spec.seed, "row order", &numbers),
+        );
+        Block {
+            chunks,
+            rows,
+            order,
+        }
     }
 
     /// The chunks of a block, source by source in stream order.
@@ -299,7 +354,10 @@ impl PhasePlan {
         for (source, order) in self.spec.sources.iter().zip(&self.orders) {
             let position = |block: u64| {
                 let tokens = u128::from(block) * u128::from(self.block_tokens);
-                source.rate.chunks_in(tokens).expect("a run is shorter than 2^57 tokens")
+                source
+                    .rate
+                    .chunks_in(tokens)
+                    .expect("a run is shorter than 2^57 tokens")
             };
             let stretch = position(index)..position(index + 1);
             chunks.extend(order.range(stretch).map(|(shard, chunk)| ChunkRef {
@@ -313,19 +371,27 @@ impl PhasePlan {
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("nothing panics while it holds the memory")
+        self.memory
+            .lock()
+            .expect("nothing panics while it holds the memory")
     }
 }
 
 fn check_lengths(source: &SourceLengths, row_tokens: u32) -> Result<(), PlanError> {
     let source_name = || source.name.clone();
     if source.shards.iter().all(|shard| shard.is_empty()) {
-        return Err(PlanError::SourceEmpty { source_name: source_name() });
+        return Err(PlanError::SourceEmpty {
+            source_name: source_name(),
+        });
     }
     for (shard, lengths) in source.shards.iter().enumerate() {
         for (chunk, &length) in lengths.iter().enumerate() {
             if length == 0 {
-                return Err(PlanError::ChunkEmpty { source_name: source_name(), shard, chunk });
+                return Err(PlanError::ChunkEmpty {
+                    source_name: source_name(),
+                    shard,
+                    chunk,
+                });
             }
             if u32::from(length) > row_tokens {
                 let source_name = source_name();

@@ -30,7 +30,10 @@ pub struct PackedRow {
 impl PackedRow {
     /// Positions that the loss counts.
     pub fn predicted(&self) -> u64 {
-        self.labels.iter().filter(|&&label| label != NOT_PREDICTED).count() as u64
+        self.labels
+            .iter()
+            .filter(|&&label| label != NOT_PREDICTED)
+            .count() as u64
     }
 }
 
@@ -83,7 +86,11 @@ impl BatchBuilder {
     fn read(&self, row: RowIndex) -> Result<(PackedRow, Vec<bool>)> {
         let planned = self.plan.row(row);
         let contents = read_row(&self.corpus, SplitName::Train, &planned.chunks)?;
-        let key = RowKey { seed: self.plan.seed(), phase: self.plan.phase(), row };
+        let key = RowKey {
+            seed: self.plan.seed(),
+            phase: self.plan.phase(),
+            row,
+        };
         let tokenizer = &self.corpus.manifest().tokenizer;
         let masked = mask_row(key, &contents.input_ids, &self.rule, tokenizer);
         let packed = PackedRow {

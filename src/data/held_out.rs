@@ -19,7 +19,10 @@ use crate::ids::{RowIndex, SourceIndex};
 /// The seed of every held-out evaluation. Never edit it: losses would stop being comparable.
 pub const EVALUATION_SEED: u64 = 15;
 /// How held-out rows are masked.
-pub const EVALUATION_RULE: MaskRule = MaskRule { rate: 0.15, protect_special: true };
+pub const EVALUATION_RULE: MaskRule = MaskRule {
+    rate: 0.15,
+    protect_special: true,
+};
 
 /// How much of the held-out split is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,11 @@ pub fn held_out_rows(
         let packed = pack(&lengths, spec.row_tokens);
         let mut rows = Vec::with_capacity(packed.len());
         for place in 0..packed.len() {
-            let members = packed.row(place).iter().map(|&index| chunks[index as usize]).collect();
+            let members = packed
+                .row(place)
+                .iter()
+                .map(|&index| chunks[index as usize])
+                .collect();
             rows.push(read_masked(corpus, RowIndex(next_row), members)?);
             next_row += 1;
         }
@@ -79,7 +86,11 @@ fn sample(corpus: &Corpus, source: SourceIndex, spec: HeldOutSpec) -> Result<Vec
     let name = corpus.source_name(source)?;
     let shards = corpus.lengths(source, SplitName::HeldOut)?;
     let counts: Vec<u32> = shards.iter().map(|shard| shard.len() as u32).collect();
-    let key = OrderKey { seed: evaluation_seed(name), phase: 0, source: 0 };
+    let key = OrderKey {
+        seed: evaluation_seed(name),
+        phase: 0,
+        source: 0,
+    };
     let order = SourceOrder::new(key, counts, u64::MAX);
     let mut chunks = Vec::new();
     let mut tokens = 0;
@@ -98,7 +109,12 @@ fn sample(corpus: &Corpus, source: SourceIndex, spec: HeldOutSpec) -> Result<Vec
             spec.row_tokens
         );
         tokens += u64::from(length);
-        chunks.push(ChunkRef { source, shard, chunk, length });
+        chunks.push(ChunkRef {
+            source,
+            shard,
+            chunk,
+            length,
+        });
     }
     Ok(chunks)
 }
@@ -120,7 +136,13 @@ fn read_masked(corpus: &Corpus, row: RowIndex, chunks: Vec<ChunkRef>) -> Result<
         input_ids.extend(masked.input_ids);
         labels.extend(masked.labels);
     }
-    Ok(PackedRow { row, input_ids, labels, cu_seqlens: contents.cu_seqlens, chunks })
+    Ok(PackedRow {
+        row,
+        input_ids,
+        labels,
+        cu_seqlens: contents.cu_seqlens,
+        chunks,
+    })
 }
 
 fn evaluation_seed(source_name: &str) -> u64 {

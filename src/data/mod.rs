@@ -94,9 +94,19 @@ impl Corpus {
             );
             let slots = |split: &Split| split.shards.iter().map(|_| Mutex::default()).collect();
             let (train, held_out) = (slots(&source.train), slots(&source.held_out));
-            sources.push(OpenSource { name, source: source.clone(), train, held_out });
+            sources.push(OpenSource {
+                name,
+                source: source.clone(),
+                train,
+                held_out,
+            });
         }
-        Ok(Self { folder: folder.to_owned(), manifest, digest_check, sources })
+        Ok(Self {
+            folder: folder.to_owned(),
+            manifest,
+            digest_check,
+            sources,
+        })
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -221,7 +231,9 @@ impl Corpus {
     fn map(&self, stored: &StoredFile) -> Result<TokenShard> {
         let relative = Path::new(&stored.file);
         ensure!(
-            relative.components().all(|part| matches!(part, Component::Normal(_))),
+            relative
+                .components()
+                .all(|part| matches!(part, Component::Normal(_))),
             "the manifest's path leaves the corpus folder{PREPARE_AGAIN}"
         );
         let mapped = TokenShard::map(&self.folder.join(relative))
@@ -260,7 +272,10 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
         )
     })?;
     let value: serde_json::Value = serde_json::from_slice(&text).with_context(|| {
-        format!("the corpus manifest {} is not JSON{PREPARE_AGAIN}", path.display())
+        format!(
+            "the corpus manifest {} is not JSON{PREPARE_AGAIN}",
+            path.display()
+        )
     })?;
     // The version first: the fields of another version are another version's business.
     let version = value.get("version").and_then(serde_json::Value::as_u64);
@@ -272,7 +287,10 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
         version.map_or_else(|| "none".to_owned(), |version| version.to_string())
     );
     let manifest: Manifest = serde_json::from_value(value).with_context(|| {
-        format!("the corpus manifest {} is incomplete{PREPARE_AGAIN}", path.display())
+        format!(
+            "the corpus manifest {} is incomplete{PREPARE_AGAIN}",
+            path.display()
+        )
     })?;
     ensure!(
         manifest.max_length <= u32::from(u16::MAX),

@@ -69,7 +69,11 @@ impl Prefetcher {
             .name("cohort-prefetch".to_owned())
             .spawn(move || serve(&theirs, build))
             .context("cannot start the prefetch thread")?;
-        Ok(Self { shared, ahead_max, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            ahead_max,
+            thread: Some(thread),
+        })
     }
 
     /// Hands out the batch of `wanted`, built before or now, and sets what is built next.
@@ -85,8 +89,14 @@ impl Prefetcher {
         let mut state = self.shared.lock();
         state.wanted.clear();
         state.wanted.push(wanted.clone());
-        state.wanted.extend(expected.iter().take(self.ahead_max).cloned());
-        let State { wanted: list, ready, .. } = &mut *state;
+        state
+            .wanted
+            .extend(expected.iter().take(self.ahead_max).cloned());
+        let State {
+            wanted: list,
+            ready,
+            ..
+        } = &mut *state;
         ready.retain(|request, _| list.contains(request));
         self.shared.changed.notify_all();
         let (mut state, _) = self
@@ -109,7 +119,10 @@ impl Prefetcher {
             );
         };
         state.wanted.retain(|request| request != wanted);
-        Ok(Delivery { batch: built?, wait: begun.elapsed() })
+        Ok(Delivery {
+            batch: built?,
+            wait: begun.elapsed(),
+        })
     }
 }
 
@@ -126,7 +139,9 @@ impl Drop for Prefetcher {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds the state")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the state")
     }
 
     /// Waits until something is wanted that is not ready; `None` when the thread must stop. Without
@@ -137,11 +152,17 @@ impl Shared {
             if state.stopping {
                 return None;
             }
-            let missing = state.wanted.iter().find(|request| !state.ready.contains_key(*request));
+            let missing = state
+                .wanted
+                .iter()
+                .find(|request| !state.ready.contains_key(*request));
             if let Some(request) = missing {
                 return Some(request.clone());
             }
-            state = self.changed.wait(state).expect("nothing panics while it holds the state");
+            state = self
+                .changed
+                .wait(state)
+                .expect("nothing panics while it holds the state");
         }
     }
 

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use arrow_array::{Array, BooleanArray, ListArray, RecordBatch, UInt16Array, UInt32Array, UInt64Array};
+use arrow_array::{
+    Array, BooleanArray, ListArray, RecordBatch, UInt16Array, UInt32Array, UInt64Array,
+};
 use arrow_buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
@@ -64,7 +66,11 @@ impl TokenShard {
         // `cohort prepare` writes shards under another name and renames them when complete, and
         // never writes to a shard again; the corpus folder is documented as read-only for runs.
         let mapped = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Self { file: Bytes::from_owner(mapped), batches: Vec::new(), starts: vec![0] })
+        Ok(Self {
+            file: Bytes::from_owner(mapped),
+            batches: Vec::new(),
+            starts: vec![0],
+        })
     }
 
     /// The whole file.
@@ -79,7 +85,9 @@ impl TokenShard {
         let schema = footer.schema().context("the Arrow file has no schema")?;
         let schema = try_fb_to_schema(schema).context("the Arrow file's schema is unreadable")?;
         let decoder = FileDecoder::new(Arc::new(schema), footer.version());
-        let blocks = footer.recordBatches().context("the Arrow file lists no record batches")?;
+        let blocks = footer
+            .recordBatches()
+            .context("the Arrow file lists no record batches")?;
         for block in blocks {
             let data = block_of(&file, block)?;
             let batch = decoder
@@ -88,7 +96,8 @@ impl TokenShard {
                 .context("the Arrow file has an empty record batch message")?;
             let batch = ChunkBatch::new(&batch)?;
             let chunks = self.starts[self.starts.len() - 1] as usize + batch.documents.len();
-            self.starts.push(u32::try_from(chunks).context("the shard has too many chunks")?);
+            self.starts
+                .push(u32::try_from(chunks).context("the shard has too many chunks")?);
             self.batches.push(batch);
         }
         Ok(())
@@ -97,8 +106,16 @@ impl TokenShard {
     pub fn counts(&self) -> ShardCounts {
         let chunks = u64::from(self.starts[self.starts.len() - 1]);
         let tokens = self.batches.iter().map(ChunkBatch::tokens).sum();
-        let documents = self.batches.iter().map(|batch| batch.first.count_set_bits() as u64).sum();
-        ShardCounts { chunks, tokens, documents }
+        let documents = self
+            .batches
+            .iter()
+            .map(|batch| batch.first.count_set_bits() as u64)
+            .sum();
+        ShardCounts {
+            chunks,
+            tokens,
+            documents,
+        }
     }
 
     /// Tokens of each chunk.
@@ -120,7 +137,10 @@ impl TokenShard {
             Ids::Short(values) => into.extend(values[ids].iter().map(|&id| u32::from(id))),
             Ids::Long(values) => into.extend_from_slice(&values[ids]),
         }
-        Some(ChunkOrigin { document: batch.documents[place], first: batch.first.value(place) })
+        Some(ChunkOrigin {
+            document: batch.documents[place],
+            first: batch.first.value(place),
+        })
     }
 }
 
@@ -131,7 +151,10 @@ impl ChunkBatch {
         let first: &BooleanArray = column(batch, "first", "bool")?;
         let offsets = lists.offsets().clone();
         let values = lists.values();
-        ensure!(values.null_count() == 0, "column `input_ids` has nulls among its ids");
+        ensure!(
+            values.null_count() == 0,
+            "column `input_ids` has nulls among its ids"
+        );
         let ids = if let Some(short) = values.as_any().downcast_ref::<UInt16Array>() {
             Ids::Short(short.values().clone())
         } else if let Some(long) = values.as_any().downcast_ref::<UInt32Array>() {
@@ -142,20 +165,27 @@ impl ChunkBatch {
                 values.data_type()
             );
         };
-        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        let longest = offsets
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or(0);
         ensure!(
             longest <= i32::from(u16::MAX),
             "a chunk has {longest} tokens, at most {} can be read",
             u16::MAX
         );
         let (documents, first) = (documents.values().clone(), first.values().clone());
-        Ok(Self { ids, offsets, documents, first })
+        Ok(Self {
+            ids,
+            offsets,
+            documents,
+            first,
+        })
     }
 
     fn tokens(&self) -> u64 {
-        let ends = (self.offsets.first(), self.offsets.last());
-        let (Some(first), Some(last)) = ends else { return 0 };
-        (last - first) as u64
+        (self.offsets.last() - self.offsets.first()) as u64
     }
 }
 
@@ -168,7 +198,10 @@ fn column<'a, T: Array + 'static>(
         .column_by_name(name)
         .with_context(|| format!("the shard has no column `{name}` ({expected})"))?;
     let typed = found.as_any().downcast_ref::<T>().with_context(|| {
-        format!("column `{name}` is {}, expected {expected}", found.data_type())
+        format!(
+            "column `{name}` is {}, expected {expected}",
+            found.data_type()
+        )
     })?;
     ensure!(typed.null_count() == 0, "column `{name}` has nulls");
     Ok(typed)
@@ -177,11 +210,15 @@ fn column<'a, T: Array + 'static>(
 fn footer_of(file: &Buffer) -> Result<arrow_ipc::Footer<'_>> {
     const NOT_ARROW: &str = "the file is not an Arrow IPC file";
     let trailer = file.len().checked_sub(TRAILER_BYTES).context(NOT_ARROW)?;
-    let trailer_bytes = file[trailer..].try_into().expect("cut to the trailer's size");
+    let trailer_bytes = file[trailer..]
+        .try_into()
+        .expect("cut to the trailer's size");
     let length = read_footer_length(trailer_bytes).context(NOT_ARROW)?;
     let start = trailer.checked_sub(length).context(NOT_ARROW)?;
     // The parser's own error quotes nothing but positions, yet says nothing to an operator.
-    root_as_footer(&file[start..trailer]).ok().context(NOT_ARROW)
+    root_as_footer(&file[start..trailer])
+        .ok()
+        .context(NOT_ARROW)
 }
 
 /// The bytes of one record batch, after a check that every buffer it names lies inside: the
@@ -193,13 +230,24 @@ fn block_of(file: &Buffer, block: &Block) -> Result<Buffer> {
     let start = usize::try_from(block.offset()).context(DAMAGED)?;
     let length = metadata.checked_add(body).context(DAMAGED)?;
     let end = start.checked_add(length).context(DAMAGED)?;
-    ensure!(end <= file.len() && metadata >= MESSAGE_PREFIX_BYTES, DAMAGED);
+    ensure!(
+        end <= file.len() && metadata >= MESSAGE_PREFIX_BYTES,
+        DAMAGED
+    );
     let data = file.slice_with_length(start, length);
-    let message = root_as_message(&data[MESSAGE_PREFIX_BYTES..metadata]).ok().context(DAMAGED)?;
+    let message = root_as_message(&data[MESSAGE_PREFIX_BYTES..metadata])
+        .ok()
+        .context(DAMAGED)?;
     let batch = message.header_as_record_batch().context(DAMAGED)?;
-    ensure!(batch.compression().is_none(), "the shard is compressed; Cohort maps plain shards");
+    ensure!(
+        batch.compression().is_none(),
+        "the shard is compressed; Cohort maps plain shards"
+    );
     for buffer in batch.buffers().into_iter().flatten() {
-        let end = buffer.offset().checked_add(buffer.length()).context(DAMAGED)?;
+        let end = buffer
+            .offset()
+            .checked_add(buffer.length())
+            .context(DAMAGED)?;
         let inside = buffer.offset() >= 0 && buffer.length() >= 0 && end <= body as i64;
         ensure!(inside, DAMAGED);
     }

@@ -13,15 +13,29 @@ fn source(id: &str, chunks: u64, tokens: u64) -> Source {
     Source {
         id: id.to_owned(),
         licence: "CC BY 4.0".to_owned(),
-        train: Split { documents: chunks, chunks, tokens, shards: Vec::new() },
+        train: Split {
+            documents: chunks,
+            chunks,
+            tokens,
+            shards: Vec::new(),
+        },
         held_out: Split::default(),
         dropped: BTreeMap::new(),
-        unigrams: StoredFile { file: String::new(), bytes: 0, digest: String::new() },
+        unigrams: StoredFile {
+            file: String::new(),
+            bytes: 0,
+            digest: String::new(),
+        },
     }
 }
 
 fn institution(id: &str, sources: Vec<Source>) -> Institution {
-    Institution { id: id.to_owned(), name: id.to_owned(), country: None, sources }
+    Institution {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        country: None,
+        sources,
+    }
 }
 
 fn manifest() -> Manifest {
@@ -42,7 +56,10 @@ fn manifest() -> Manifest {
         held_out_permille: 0,
         institutions: vec![
             institution("pmc", vec![source("articles", 1_000, 400_000)]),
-            institution("us", vec![source("notes", 300, 30_000), source("reports", 500, 70_000)]),
+            institution(
+                "us",
+                vec![source("notes", 300, 30_000), source("reports", 500, 70_000)],
+            ),
             institution("uk", vec![source("empty", 0, 0)]),
         ],
     }
@@ -69,23 +86,32 @@ fn resolve(yaml: &str) -> Result<super::ResolvedMixture, MixtureError> {
 fn all_reads_every_source_once_per_pass() {
     let mixture = resolve("mixture: all").unwrap();
     assert_eq!(mixture.pass_tokens, 500_000);
-    let names: Vec<&str> = mixture.sources.iter().map(|source| source.name.as_str()).collect();
+    let names: Vec<&str> = mixture
+        .sources
+        .iter()
+        .map(|source| source.name.as_str())
+        .collect();
     assert_eq!(names, ["pmc/articles", "us/notes", "us/reports"]);
     for source in &mixture.sources {
         assert_eq!(source.rate.chunks_in(500_000), Some(source.chunks));
-        assert_eq!(source.rate.chunks_in(5_000_000_000_000), Some(source.chunks * 10_000_000));
+        assert_eq!(
+            source.rate.chunks_in(5_000_000_000_000),
+            Some(source.chunks * 10_000_000)
+        );
         assert!((source.epochs_over(1_000_000) - 2.0).abs() < 1e-12);
     }
 }
 
 #[test]
 fn epochs_multiply_and_the_most_specific_pattern_decides() {
-    let mixture =
-        resolve("mixture: {epochs: {\"*\": 0.5, \"us/*\": 3, \"us/notes\": 2}}").unwrap();
+    let mixture = resolve("mixture: {epochs: {\"*\": 0.5, \"us/*\": 3, \"us/notes\": 2}}").unwrap();
     // 0.5 * 400,000 + 2 * 30,000 + 3 * 70,000
     assert_eq!(mixture.pass_tokens, 470_000);
-    let chunks: Vec<_> =
-        mixture.sources.iter().map(|source| source.rate.chunks_in(470_000)).collect();
+    let chunks: Vec<_> = mixture
+        .sources
+        .iter()
+        .map(|source| source.rate.chunks_in(470_000))
+        .collect();
     assert_eq!(chunks, [Some(500), Some(600), Some(1_500)]);
 }
 
@@ -93,7 +119,11 @@ fn epochs_multiply_and_the_most_specific_pattern_decides() {
 fn weights_are_shares_of_tokens() {
     let mixture = resolve("mixture: {weights: {\"pmc/articles\": 1, \"us/*\": 3}}").unwrap();
     assert_eq!(mixture.pass_tokens, 500_000);
-    let shares: Vec<f64> = mixture.sources.iter().map(super::MixedSource::share).collect();
+    let shares: Vec<f64> = mixture
+        .sources
+        .iter()
+        .map(super::MixedSource::share)
+        .collect();
     for (share, expected) in shares.iter().zip([0.25, 0.225, 0.525]) {
         assert!((share - expected).abs() < 1e-12, "{shares:?}");
     }
@@ -113,8 +143,14 @@ fn a_zero_leaves_its_sources_out() {
 #[test]
 fn rates_stay_exact_far_out() {
     let third = Rate::new(1, 3);
-    assert_eq!(third.chunks_in(3_000_000_000_000_000_000), Some(1_000_000_000_000_000_000));
-    assert_eq!(third.chunks_in(2_999_999_999_999_999_999), Some(999_999_999_999_999_999));
+    assert_eq!(
+        third.chunks_in(3_000_000_000_000_000_000),
+        Some(1_000_000_000_000_000_000)
+    );
+    assert_eq!(
+        third.chunks_in(2_999_999_999_999_999_999),
+        Some(999_999_999_999_999_999)
+    );
     let awkward = Rate::new((1 << 70) + 1, (1 << 70) - 1);
     assert_eq!(awkward.chunks_in(1 << 56), Some(1 << 56));
     assert_eq!(third.chunks_in(u128::MAX), None);
@@ -143,11 +179,26 @@ fn wrong_mixtures_are_refused_with_what_exists() {
 #[test]
 fn wrong_values_are_refused_in_the_yaml() {
     for (yaml, expected) in [
-        ("mixture: {epochs: {\"*\": -1}}", "must be between 0 and 10000"),
-        ("mixture: {epochs: {\"*\": .nan}}", "must be between 0 and 10000"),
-        ("mixture: {weights: {\"*\": 1e-9}}", "smallest value is 0.000001"),
-        ("mixture: {weights: {\"*\": 0}}", "names no source with a value above 0"),
-        ("mixture: {weights: {}}", "names no source with a value above 0"),
+        (
+            "mixture: {epochs: {\"*\": -1}}",
+            "must be between 0 and 10000",
+        ),
+        (
+            "mixture: {epochs: {\"*\": .nan}}",
+            "must be between 0 and 10000",
+        ),
+        (
+            "mixture: {weights: {\"*\": 1e-9}}",
+            "smallest value is 0.000001",
+        ),
+        (
+            "mixture: {weights: {\"*\": 0}}",
+            "names no source with a value above 0",
+        ),
+        (
+            "mixture: {weights: {}}",
+            "names no source with a value above 0",
+        ),
         ("mixture: {epoch: {\"*\": 1}}", "epoch"),
         ("mixture: some", "some"),
     ] {
@@ -156,5 +207,8 @@ fn wrong_values_are_refused_in_the_yaml() {
     }
     // A mixture that did not come from a file is held to the same rules.
     let direct = Mixture::Epochs(BTreeMap::from([("*".to_owned(), f64::INFINITY)]));
-    assert!(matches!(direct.resolve(&manifest()), Err(MixtureError::Value { .. })));
+    assert!(matches!(
+        direct.resolve(&manifest()),
+        Err(MixtureError::Value { .. })
+    ));
 }
