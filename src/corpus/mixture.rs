@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::corpus::Manifest;
+use crate::corpus::rate::Rate;
 use crate::ids::SourceIndex;
 
 /// Epochs and weights are read to this precision.
 const PARTS: f64 = 1e6;
 /// The largest number of epochs, or the largest weight, that a mixture may name. It keeps the
-/// exact arithmetic of [`Rate`] inside 128 bits.
+/// exact arithmetic of a [`Rate`] inside 128 bits.
 const VALUE_MAX: f64 = 1e4;
 
 /// The mixture of a phase. Sources that no pattern names are not in the phase.
@@ -82,60 +83,6 @@ pub enum MixtureError {
     Value { pattern: String, problem: String },
     #[error("the mixture leaves every source out\n  hint: give one pattern a value above 0")]
     Empty,
-}
-
-/// Chunks per token of the mixture, as an exact fraction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    numerator: u128,
-    denominator: u128,
-}
-
-impl Rate {
-    /// `numerator` chunks for every `denominator` tokens of the mixture. Both must be positive.
-    pub fn new(numerator: u128, denominator: u128) -> Self {
-        assert!(
-            numerator > 0 && denominator > 0,
-            "a rate of {numerator}/{denominator}"
-        );
-        let divisor = greatest_common_divisor(numerator, denominator);
-        Self {
-            numerator: numerator / divisor,
-            denominator: denominator / divisor,
-        }
-    }
-
-    /// Whole chunks in the first `tokens` tokens of the mixture, `floor(rate * tokens)` exactly.
-    ///
-    /// `None` where a product leaves 128 bits or the result 64. A mixture's numerator is below
-    /// 2^71 even for 10^11 chunks read 10^4 times, so no run of fewer than 10^17 tokens gets there.
-    pub fn chunks_in(&self, tokens: u128) -> Option<u64> {
-        // The whole and the rest are multiplied apart so that no product leaves 128 bits.
-        let whole = (tokens / self.denominator).checked_mul(self.numerator)?;
-        let rest = (tokens % self.denominator).checked_mul(self.numerator)?;
-        u64::try_from(whole.checked_add(rest / self.denominator)?).ok()
-    }
-
-    /// Both numbers of the reduced fraction, for digests.
-    pub fn to_le_bytes(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&self.numerator.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.denominator.to_le_bytes());
-        bytes
-    }
-
-    /// The rate as a number, for showing.
-    pub fn chunks_per_token(&self) -> f64 {
-        self.numerator as f64 / self.denominator as f64
-    }
-}
-
-fn greatest_common_divisor(a: u128, b: u128) -> u128 {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
 }
 
 /// One source of a resolved mixture.

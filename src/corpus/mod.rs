@@ -13,7 +13,9 @@ pub mod mixture;
 pub mod order;
 pub mod packing;
 pub mod plan;
+pub mod plan_spec;
 pub mod random;
+pub mod rate;
 
 /// The layout that this code reads and writes; another number is refused.
 pub const MANIFEST_VERSION: u32 = 1;

@@ -13,96 +13,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
-use thiserror::Error;
 
-use crate::corpus::mixture::{MixedSource, Rate};
 use crate::corpus::order::{OrderKey, SourceOrder};
 use crate::corpus::packing::{PackedRows, pack};
+use crate::corpus::plan_spec::{PlanError, PlanSpec};
 use crate::corpus::random::{keyed_stream, shuffle};
 use crate::ids::{RowIndex, SourceIndex};
 
-/// Rows' worth of tokens in a block, unless the specification says otherwise: large enough that
-/// packing leaves less than a thousandth empty, small enough to pack in well under a second.
-pub const BLOCK_ROWS_DEFAULT: u64 = 2_048;
-/// Chunks of a source that are permuted among themselves, unless the specification says otherwise.
-pub const SHUFFLE_CHUNKS_DEFAULT: u64 = 262_144;
 /// Packed blocks kept in memory. Neighboring rows share a block; a step touches two at most.
 const BLOCKS_KEPT_MAX: usize = 4;
 /// Blocks counted at once when the wanted row is far ahead.
 const BLOCKS_AHEAD_MAX: u64 = 512;
-
-/// The lengths of one source's chunks, and how fast the phase reads them.
-#[derive(Clone, Debug)]
-pub struct SourceLengths {
-    pub source: SourceIndex,
-    /// `institution/source`, for errors.
-    pub name: String,
-    pub rate: Rate,
-    /// Tokens of each chunk of each shard, in manifest order; two bytes a chunk.
-    pub shards: Vec<Arc<[u16]>>,
-}
-
-impl SourceLengths {
-    pub fn new(mixed: &MixedSource, shards: Vec<Arc<[u16]>>) -> Self {
-        Self {
-            source: mixed.source,
-            name: mixed.name.clone(),
-            rate: mixed.rate,
-            shards,
-        }
-    }
-}
-
-/// All that a plan is a function of.
-#[derive(Clone, Debug)]
-pub struct PlanSpec {
-    /// The run's seed.
-    pub seed: u64,
-    /// The phase's number in its run.
-    pub phase: u32,
-    /// Tokens that a row holds at most.
-    pub row_tokens: u32,
-    /// Tokens pooled before packing, on average.
-    pub block_tokens: u64,
-    /// The least number of chunks of a source that are permuted among themselves.
-    pub shuffle_chunks: u64,
-    /// Tokens of one pass of the mixture. A block is never larger, so that a small corpus repeats
-    /// block by block and a chunk never meets its own copy in a row.
-    pub pass_tokens: u64,
-    pub sources: Vec<SourceLengths>,
-}
-
-/// Why there is no plan. All of it is the operator's to fix.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum PlanError {
-    #[error(
-        "source `{source_name}` has a chunk of {length} tokens (shard {shard}, chunk {chunk}), but a \
-         row holds {row_tokens}\n  \
-         hint: raise the row's tokens, or prepare the corpus with a smaller max_length"
-    )]
-    ChunkTooLong {
-        source_name: String,
-        shard: usize,
-        chunk: usize,
-        length: u16,
-        row_tokens: u32,
-    },
-    #[error(
-        "source `{source_name}` has a chunk without tokens (shard {shard}, chunk {chunk})\n  \
-         hint: run cohort prepare again"
-    )]
-    ChunkEmpty {
-        source_name: String,
-        shard: usize,
-        chunk: usize,
-    },
-    #[error("source `{source_name}` has no chunks\n  hint: leave it out of the mixture")]
-    SourceEmpty { source_name: String },
-    #[error("the phase has no sources\n  hint: name at least one source in its mixture")]
-    NoSources,
-    #[error("`{field}` is 0\n  hint: leave it out to use the default")]
-    Zero { field: &'static str },
-}
 
 /// Where a chunk lies, and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,22 +84,7 @@ impl Block {
 impl PhasePlan {
     /// Checks every chunk length once; packs nothing yet.
     pub fn new(spec: PlanSpec) -> Result<Self, PlanError> {
-        for (field, value) in [
-            ("row_tokens", u64::from(spec.row_tokens)),
-            ("block_tokens", spec.block_tokens),
-            ("shuffle_chunks", spec.shuffle_chunks),
-            ("pass_tokens", spec.pass_tokens),
-        ] {
-            if value == 0 {
-                return Err(PlanError::Zero { field });
-            }
-        }
-        if spec.sources.is_empty() {
-            return Err(PlanError::NoSources);
-        }
-        spec.sources
-            .iter()
-            .try_for_each(|source| check_lengths(source, spec.row_tokens))?;
+        spec.check()?;
         let orders = spec
             .sources
             .iter()
@@ -196,7 +102,7 @@ impl PhasePlan {
                 SourceOrder::new(key, counts, spec.shuffle_chunks)
             })
             .collect();
-        let block_tokens = spec.block_tokens.min(spec.pass_tokens);
+        let block_tokens = spec.block_tokens();
         Ok(Self {
             spec,
             block_tokens,
@@ -220,31 +126,7 @@ impl PhasePlan {
     /// A digest of all that the plan is a function of, in hexadecimal. Ranks whose digests are
     /// equal read the same rows.
     pub fn digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new_derive_key("cohort 2026 phase plan v1");
-        let spec = &self.spec;
-        for number in [
-            spec.seed,
-            u64::from(spec.phase),
-            u64::from(spec.row_tokens),
-            self.block_tokens,
-            spec.shuffle_chunks,
-            spec.sources.len() as u64,
-        ] {
-            hasher.update(&number.to_le_bytes());
-        }
-        let mut bytes = Vec::new();
-        for source in &spec.sources {
-            hasher.update(&source.source.0.to_le_bytes());
-            hasher.update(&source.rate.to_le_bytes());
-            hasher.update(&(source.shards.len() as u64).to_le_bytes());
-            for shard in &source.shards {
-                hasher.update(&(shard.len() as u64).to_le_bytes());
-                bytes.clear();
-                bytes.extend(shard.iter().flat_map(|length| length.to_le_bytes()));
-                hasher.update(&bytes);
-            }
-        }
-        hasher.finalize().to_hex().to_string()
+        self.spec.digest()
     }
 
     /// The row at an index.
@@ -375,35 +257,4 @@ impl PhasePlan {
             .lock()
             .expect("nothing panics while it holds the memory")
     }
-}
-
-fn check_lengths(source: &SourceLengths, row_tokens: u32) -> Result<(), PlanError> {
-    let source_name = || source.name.clone();
-    if source.shards.iter().all(|shard| shard.is_empty()) {
-        return Err(PlanError::SourceEmpty {
-            source_name: source_name(),
-        });
-    }
-    for (shard, lengths) in source.shards.iter().enumerate() {
-        for (chunk, &length) in lengths.iter().enumerate() {
-            if length == 0 {
-                return Err(PlanError::ChunkEmpty {
-                    source_name: source_name(),
-                    shard,
-                    chunk,
-                });
-            }
-            if u32::from(length) > row_tokens {
-                let source_name = source_name();
-                return Err(PlanError::ChunkTooLong {
-                    source_name,
-                    shard,
-                    chunk,
-                    length,
-                    row_tokens,
-                });
-            }
-        }
-    }
-    Ok(())
 }

@@ -6,7 +6,6 @@
 //! there is an error.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -15,12 +14,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::plan::ChunkRef;
-use crate::corpus::{MANIFEST_FILE, MANIFEST_VERSION, Manifest, Shard, Source, Split, StoredFile};
+use crate::corpus::{MANIFEST_FILE, Manifest, Shard, Source, Split, StoredFile};
 use crate::data::shard::TokenShard;
 use crate::ids::SourceIndex;
 
 pub mod batch;
 pub mod held_out;
+mod manifest;
 pub mod prefetch;
 pub mod shard;
 
@@ -82,7 +82,7 @@ struct Slot {
 impl Corpus {
     /// Reads `<folder>/manifest.json`; opens no shard yet.
     pub fn open(folder: &Path, digest_check: DigestCheck) -> Result<Self> {
-        let manifest = read_manifest(&folder.join(MANIFEST_FILE))?;
+        let manifest = manifest::read(&folder.join(MANIFEST_FILE))?;
         let mut names = BTreeSet::new();
         let mut sources = Vec::new();
         for (_, institution, source) in manifest.sources() {
@@ -262,45 +262,6 @@ impl OpenSource {
 enum Use {
     Lengths,
     Content,
-}
-
-fn read_manifest(path: &Path) -> Result<Manifest> {
-    let text = fs::read(path).with_context(|| {
-        format!(
-            "cannot read the corpus manifest {}\n  hint: run cohort prepare first",
-            path.display()
-        )
-    })?;
-    let value: serde_json::Value = serde_json::from_slice(&text).with_context(|| {
-        format!(
-            "the corpus manifest {} is not JSON{PREPARE_AGAIN}",
-            path.display()
-        )
-    })?;
-    // The version first: the fields of another version are another version's business.
-    let version = value.get("version").and_then(serde_json::Value::as_u64);
-    ensure!(
-        version == Some(u64::from(MANIFEST_VERSION)),
-        "the corpus manifest {} has version {}, this Cohort reads version \
-         {MANIFEST_VERSION}{PREPARE_AGAIN}",
-        path.display(),
-        version.map_or_else(|| "none".to_owned(), |version| version.to_string())
-    );
-    let manifest: Manifest = serde_json::from_value(value).with_context(|| {
-        format!(
-            "the corpus manifest {} is incomplete{PREPARE_AGAIN}",
-            path.display()
-        )
-    })?;
-    ensure!(
-        manifest.max_length <= u32::from(u16::MAX),
-        "the corpus manifest {} has max_length {}, at most {} can be read\n  \
-         hint: prepare the corpus with shorter chunks",
-        path.display(),
-        manifest.max_length,
-        u16::MAX
-    );
-    Ok(manifest)
 }
 
 fn check_digest(shard: &TokenShard, stored: &StoredFile) -> Result<()> {

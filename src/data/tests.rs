@@ -12,7 +12,8 @@ use super::held_out::{HeldOutRows, HeldOutSpec, held_out_rows};
 use super::{ChunkOrigin, Corpus, DigestCheck, SplitName};
 use crate::corpus::masking::{MaskRule, NOT_PREDICTED};
 use crate::corpus::mixture::Mixture;
-use crate::corpus::plan::{ChunkRef, PhasePlan, PlanSpec, SourceLengths};
+use crate::corpus::plan::{ChunkRef, PhasePlan};
+use crate::corpus::plan_spec::{PlanSpec, SourceLengths};
 use crate::corpus::{MANIFEST_FILE, Manifest};
 use crate::ids::{RowIndex, SourceIndex};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use garde::Validate;
 use serde::Deserialize;
 
-use super::{Mixture, MixtureError, Rate};
+use super::{Mixture, MixtureError};
 use crate::config;
 use crate::corpus::{Institution, Manifest, Source, Split, StoredFile, TokenizerInfo};
 
@@ -138,22 +138,6 @@ fn a_zero_leaves_its_sources_out() {
     let mixture = resolve("mixture: {epochs: {\"*\": 1, \"us/reports\": 0}}").unwrap();
     assert_eq!(mixture.sources.len(), 2);
     assert_eq!(mixture.pass_tokens, 430_000);
-}
-
-#[test]
-fn rates_stay_exact_far_out() {
-    let third = Rate::new(1, 3);
-    assert_eq!(
-        third.chunks_in(3_000_000_000_000_000_000),
-        Some(1_000_000_000_000_000_000)
-    );
-    assert_eq!(
-        third.chunks_in(2_999_999_999_999_999_999),
-        Some(999_999_999_999_999_999)
-    );
-    let awkward = Rate::new((1 << 70) + 1, (1 << 70) - 1);
-    assert_eq!(awkward.chunks_in(1 << 56), Some(1 << 56));
-    assert_eq!(third.chunks_in(u128::MAX), None);
 }
 
 #[test]
