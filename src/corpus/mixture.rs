@@ -36,6 +36,10 @@ pub enum Mixture {
     Weights(#[garde(custom(check_values))] BTreeMap<String, f64>),
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that garde calls"
+)]
 fn check_values(values: &BTreeMap<String, f64>, (): &()) -> garde::Result {
     for (pattern, &value) in values {
         check_value(value)

@@ -195,7 +195,7 @@ impl Permutation {
     }
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014): a fixed bijection of 64-bit words.
+/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014): a fixed bijection of 64-bit words.
 fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

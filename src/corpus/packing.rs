@@ -230,7 +230,7 @@ mod tests {
                 unit_interval(stream.next_u64()),
             );
             let normal = (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos();
-            let center: f64 = if stream.next_u64() % 10 == 0 {
+            let center: f64 = if stream.next_u64().is_multiple_of(10) {
                 6_000.0
             } else {
                 400.0

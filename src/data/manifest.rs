@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path) -> Result<Manifest> {
         )
     })?;
     ensure!(
-        manifest.max_length <= u32::from(u16::MAX),
+        u16::try_from(manifest.max_length).is_ok(),
         "the corpus manifest {} has max_length {}, at most {} can be read\n  \
          hint: prepare the corpus with shorter chunks",
         path.display(),

@@ -178,8 +178,8 @@ impl Shared {
 fn serve(shared: &Shared, build: impl Fn(&BatchRequest) -> Result<Batch>) {
     let _ended = EndedOnDrop(shared);
     while let Some(request) = shared.next() {
-        let built = build(&request);
-        shared.finish(request, built);
+        let batch = build(&request);
+        shared.finish(request, batch);
     }
 }
 

@@ -84,14 +84,15 @@ fn protected_tokens_are_never_chosen_and_change_nothing_else() {
     let ids = ids(200);
     let free = mask_row(KEY, &ids, &rule(0.5, false), &TOKENIZER);
     let protected = mask_row(KEY, &ids, &rule(0.5, true), &TOKENIZER);
-    for position in 0..ids.len() {
-        let special = ids[position] == TOKENIZER.cls || ids[position] == TOKENIZER.sep;
-        if special {
-            assert_eq!(protected.labels[position], NOT_PREDICTED);
-            assert_eq!(protected.input_ids[position], ids[position]);
+    for (position, &id) in ids.iter().enumerate() {
+        let (label, input) = (protected.labels[position], protected.input_ids[position]);
+        if id == TOKENIZER.cls || id == TOKENIZER.sep {
+            assert_eq!((label, input), (NOT_PREDICTED, id));
         } else {
-            assert_eq!(protected.labels[position], free.labels[position]);
-            assert_eq!(protected.input_ids[position], free.input_ids[position]);
+            assert_eq!(
+                (label, input),
+                (free.labels[position], free.input_ids[position])
+            );
         }
     }
 }

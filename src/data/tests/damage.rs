@@ -263,9 +263,9 @@ fn no_damage_makes_the_decoder_panic() {
     TestRunner::deterministic()
         .run(&strategy, |(flips, cut)| {
             let mut bytes = bytes.clone();
-            flips
-                .iter()
-                .for_each(|&(place, value)| bytes[place] = value);
+            for &(place, value) in &flips {
+                bytes[place] = value;
+            }
             bytes.truncate(if cut % 4 == 0 { cut } else { bytes.len() });
             if bytes.is_empty() {
                 return Ok(());

@@ -13,7 +13,7 @@ use crate::ids::RowIndex;
 use super::{builder, corpus};
 
 /// Far longer than any build here; only a bug reaches it.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 fn request(phase: u32, first: u64) -> BatchRequest {
     BatchRequest {
@@ -38,10 +38,10 @@ struct Gated {
 }
 
 fn gated(ahead_max: usize) -> Gated {
-    let (begin, begun) = sync_channel(100);
+    let (report, begun) = sync_channel(100);
     let (go, gate) = sync_channel::<Result<()>>(100);
     let prefetcher = Prefetcher::start(ahead_max, move |request| {
-        begin.send(request.clone())?;
+        report.send(request.clone())?;
         gate.recv()??;
         Ok(labeled(request))
     })

@@ -116,9 +116,9 @@ pub(super) fn record_batch(input_ids: ArrayRef, chunks: &[TestChunk]) -> RecordB
 pub(super) fn write_batches(path: &Path, batches: &[RecordBatch]) {
     let schema = batches[0].schema();
     let mut writer = FileWriter::try_new(File::create(path).unwrap(), &schema).unwrap();
-    batches
-        .iter()
-        .for_each(|batch| writer.write(batch).unwrap());
+    for batch in batches {
+        writer.write(batch).unwrap();
+    }
     writer.finish().unwrap();
 }
 
