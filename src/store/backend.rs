@@ -1,0 +1,204 @@
+//! From an address in the configuration to an open object store.
+//!
+//! The only place that knows the schemes, their builders and where credentials come from. Secrets
+//! never come from the configuration file and never reach a message.
+
+use std::fmt;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+
+use crate::store::error::StoreError;
+use crate::store::settings::{SCHEMES_HINT, StoreSettings, parse_address};
+
+/// One request, its body included. A part of an upload is 16 MiB, so this asks for 1.2 Mbit/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const RETRIES_MAX: usize = 10;
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// Who asks. A run's processes take the environment's; a caller that holds keys passes them.
+#[derive(Clone)]
+pub enum Credentials {
+    /// The clouds' usual chains: `AWS_…`, `GOOGLE_…` and `AZURE_…` variables, mounted tokens, the
+    /// machine's own identity.
+    Environment,
+    /// An access key of an S3 server.
+    S3Key {
+        access_key_id: String,
+        secret_access_key: String,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Environment => "Environment",
+            Self::S3Key { .. } => "S3Key(hidden)",
+        })
+    }
+}
+
+/// What to do where the folder of a local store is missing. Buckets are never created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingFolder {
+    Create,
+    Refuse,
+}
+
+/// An open store: the objects, where its keys begin among them, and the address to show.
+pub(super) struct Backend {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    pub(super) root: Path,
+    pub(super) address: String,
+}
+
+pub(super) fn connect(
+    settings: &StoreSettings,
+    credentials: &Credentials,
+    missing: MissingFolder,
+) -> Result<Backend, StoreError> {
+    if !settings.url.contains("://") {
+        return local_folder(FilePath::new(&settings.url), missing);
+    }
+    let (url, scheme, root) = parse_address(&settings.url)?;
+    if scheme == ObjectStoreScheme::Local {
+        let folder = url.to_file_path().map_err(|()| {
+            StoreError::invalid(
+                format!("{url} names no folder of this machine"),
+                SCHEMES_HINT,
+            )
+        })?;
+        return local_folder(&folder, missing);
+    }
+    let objects = match scheme {
+        ObjectStoreScheme::AmazonS3 => s3(settings, credentials),
+        ObjectStoreScheme::GoogleCloudStorage => google(settings),
+        _ => azure(settings),
+    };
+    let objects = objects.map_err(|error| StoreError::sort("open", url.as_str(), &error))?;
+    Ok(Backend {
+        objects,
+        root,
+        address: url.as_str().trim_end_matches('/').to_owned(),
+    })
+}
+
+fn s3(
+    settings: &StoreSettings,
+    credentials: &Credentials,
+) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = AmazonS3Builder::from_env()
+        .with_url(&settings.url)
+        .with_client_options(client_options(settings))
+        .with_retry(retry(settings));
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(region) = &settings.region {
+        builder = builder.with_region(region);
+    }
+    if let Credentials::S3Key {
+        access_key_id,
+        secret_access_key,
+    } = credentials
+    {
+        builder = builder
+            .with_access_key_id(access_key_id)
+            .with_secret_access_key(secret_access_key);
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+fn google(settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = GoogleCloudStorageBuilder::from_env()
+        .with_url(&settings.url)
+        .with_client_options(client_options(settings))
+        .with_retry(retry(settings));
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_base_url(endpoint);
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+fn azure(settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_url(&settings.url)
+        .with_client_options(client_options(settings))
+        .with_retry(retry(settings));
+    if let Some(endpoint) = &settings.endpoint {
+        builder = builder.with_endpoint(endpoint.clone());
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+fn client_options(settings: &StoreSettings) -> ClientOptions {
+    ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_allow_http(settings.allow_http)
+}
+
+fn retry(settings: &StoreSettings) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: BACKOFF_FIRST,
+            max_backoff: BACKOFF_MAX,
+            base: 2.0,
+        },
+        max_retries: RETRIES_MAX,
+        retry_timeout: settings.retry_timeout,
+    }
+}
+
+/// A folder as a store. Writes are flushed to disk before they count: a manifest that survives a
+/// power cut must not outlive the files it names.
+fn local_folder(folder: &FilePath, missing: MissingFolder) -> Result<Backend, StoreError> {
+    let folder = std::path::absolute(folder).map_err(|error| folder_error(folder, &error))?;
+    if folder.exists() && !folder.is_dir() {
+        return Err(StoreError::invalid(
+            format!("the store {} is a file, not a folder", folder.display()),
+            "name a folder; it is created where it is missing",
+        ));
+    }
+    match missing {
+        MissingFolder::Create => {
+            std::fs::create_dir_all(&folder).map_err(|error| folder_error(&folder, &error))?;
+        }
+        MissingFolder::Refuse if !folder.is_dir() => {
+            return Err(StoreError::NotFound {
+                operation: "open",
+                url: folder.display().to_string(),
+            });
+        }
+        MissingFolder::Refuse => {}
+    }
+    let address = folder.display().to_string();
+    let objects = LocalFileSystem::new_with_prefix(&folder)
+        .map_err(|error| StoreError::sort("open", &address, &error))?
+        .with_automatic_cleanup(true)
+        .with_fsync(true);
+    Ok(Backend {
+        objects: Arc::new(objects),
+        root: Path::default(),
+        address,
+    })
+}
+
+fn folder_error(folder: &FilePath, error: &std::io::Error) -> StoreError {
+    StoreError::invalid(
+        format!(
+            "cannot create the store's folder {}: {error}",
+            folder.display()
+        ),
+        "name a folder that this user may write to",
+    )
+}

@@ -1,0 +1,170 @@
+//! What can go wrong with objects and checkpoints, grouped by what the caller does next.
+//!
+//! Never quotes the content of an object. Each message names the address, and a second line says
+//! what to try.
+
+use std::error::Error;
+use std::io;
+
+use thiserror::Error as ThisError;
+
+use crate::ids::Epoch;
+
+/// Why a store operation failed. The operations already retried what is worth retrying.
+#[derive(Debug, ThisError)]
+pub enum StoreError {
+    /// Go on without the object, or report its name.
+    #[error(
+        "cannot {operation} {url}: it does not exist\n  hint: check the name; list what is there"
+    )]
+    NotFound {
+        operation: &'static str,
+        url: String,
+    },
+    /// Somebody created it before: the loser of a conditional create.
+    #[error("cannot create {url}: it exists already\n  hint: another process wrote it first")]
+    AlreadyExists { url: String },
+    /// Stop: trying again changes nothing until a person grants the right.
+    #[error(
+        "cannot {operation} {url}: {cause}\n  \
+         hint: give this user the right to read, write, list and delete there, or name another store"
+    )]
+    Denied {
+        operation: &'static str,
+        url: String,
+        cause: String,
+    },
+    /// Go on with what needs no store, and try again later.
+    #[error(
+        "cannot {operation} {url}: {cause}\n  \
+         hint: check the network, the endpoint and the free space, then try again"
+    )]
+    Unavailable {
+        operation: &'static str,
+        url: String,
+        cause: String,
+    },
+    /// Fix the configuration or the name.
+    #[error("{problem}\n  hint: {hint}")]
+    Invalid { problem: String, hint: String },
+}
+
+/// Why a checkpoint could not be written, read or deleted.
+#[derive(Debug, ThisError)]
+pub enum CheckpointError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stop: another coordinator runs this run.
+    #[error(
+        "coordinator epoch {ours} may not publish {url}: epoch {newest} began\n  \
+         hint: another coordinator of this run was started; this one must stop"
+    )]
+    Fenced {
+        ours: Epoch,
+        newest: Epoch,
+        url: String,
+    },
+    /// Keep the published one: it is whole, and published checkpoints never change.
+    #[error(
+        "{url} is published already with other content\n  \
+         hint: resume from it, or delete it before publishing that step again"
+    )]
+    AlreadyPublished { url: String },
+    /// Write the files again, then publish.
+    #[error(
+        "{url} cannot be published: {file} is not there as it was written\n  \
+         hint: another process wrote or deleted it; take the checkpoint again"
+    )]
+    Incomplete { url: String, file: String },
+    /// Use another checkpoint.
+    #[error(
+        "{url} is not a checkpoint that can be used: {reason}\n  hint: use another checkpoint; `cohort verify` checks each"
+    )]
+    Unusable { url: String, reason: String },
+    /// Leave it there.
+    #[error("{url} may not be deleted: {reason}\n  hint: delete what depends on it first")]
+    Kept { url: String, reason: String },
+    #[error("cannot write {path}: {source}\n  hint: check the folder's rights and free space")]
+    Local { path: String, source: io::Error },
+}
+
+impl StoreError {
+    pub(super) fn invalid(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid {
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// Sorts an error of the `object_store` crate by what the caller does next.
+    pub(super) fn sort(operation: &'static str, url: &str, error: &object_store::Error) -> Self {
+        use object_store::Error as Kind;
+        let url = url.to_owned();
+        match error {
+            // A write or a listing names no existing object, so what is missing is the bucket.
+            Kind::NotFound { .. } if matches!(operation, "write" | "list") => Self::invalid(
+                format!("cannot {operation} {url}: its bucket or folder does not exist"),
+                "create the bucket or container first, or correct the store's address",
+            ),
+            Kind::NotFound { .. } => Self::NotFound { operation, url },
+            Kind::AlreadyExists { .. } | Kind::Precondition { .. } => Self::AlreadyExists { url },
+            Kind::PermissionDenied { .. } | Kind::Unauthenticated { .. } => Self::Denied {
+                operation,
+                url,
+                cause: cause(error),
+            },
+            Kind::InvalidPath { .. }
+            | Kind::NotSupported { .. }
+            | Kind::NotImplemented { .. }
+            | Kind::UnknownConfigurationKey { .. } => Self::invalid(
+                format!("cannot {operation} {url}: {}", cause(error)),
+                "correct the store's address and settings",
+            ),
+            _ => Self::sort_io(operation, url, error),
+        }
+    }
+
+    /// A local folder reports everything but a missing file as a generic error around the
+    /// operating system's.
+    fn sort_io(operation: &'static str, url: String, error: &object_store::Error) -> Self {
+        let cause = cause(error);
+        match io_kind(error) {
+            Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                Self::Denied {
+                    operation,
+                    url,
+                    cause,
+                }
+            }
+            Some(io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory) => Self::invalid(
+                format!("cannot {operation} {url}: {cause}"),
+                "a file stands where the store needs a folder: move it, or name another folder",
+            ),
+            _ => Self::Unavailable {
+                operation,
+                url,
+                cause,
+            },
+        }
+    }
+}
+
+/// The error in words, on one line: servers answer with XML of many lines.
+fn cause(error: &object_store::Error) -> String {
+    let text = match error {
+        object_store::Error::Generic { source, .. } => source.to_string(),
+        other => other.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn io_kind(error: &object_store::Error) -> Option<io::ErrorKind> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(current) = next {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        next = current.source();
+    }
+    None
+}
