@@ -1,1 +1,242 @@
-//! To be written.
+//! From institutions' sources to a corpus of token shards with a manifest.
+//!
+//! In reading order: [`config`] what to prepare; [`inputs`] which files that means; [`text`] and
+//! [`readers`] files into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into
+//! chunks, [`train_tokenizer`] where none is given; [`held_out`] which ones training never sees;
+//! [`source`] one source from end to end; [`shards`] and [`files`] how they are stored;
+//! [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
+//!
+//! Invariants: the same inputs give the same bytes, whatever the number of threads; a manifest
+//! stands only beside complete shards, at every moment at which the process may be killed; no text
+//! leaves this module except as token ids.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::corpus::{
+    Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE, TokenizerInfo,
+};
+use crate::prepare::config::{CorpusConfig, ReadConfig, TokenizerConfig, TrainConfig};
+use crate::prepare::fingerprint::Fingerprint;
+use crate::prepare::held_out::is_held_out;
+use crate::prepare::progress::{Done, Progress, Stage, Unit};
+use crate::prepare::source::{ShardPlan, SourceJob};
+use crate::prepare::tokenizer::{
+    Chunker, Chunking, TOKENIZER_CONFIG_FILE, TokenizerFiles, default_config,
+};
+
+pub mod config;
+pub mod files;
+pub mod fingerprint;
+pub mod held_out;
+pub mod inputs;
+pub mod progress;
+pub mod readers;
+pub mod shards;
+pub mod source;
+pub mod synthetic;
+pub mod text;
+pub mod tokenizer;
+pub mod train_tokenizer;
+
+/// Held by the one process that writes a corpus folder; the system frees it when that ends.
+const LOCK_FILE: &str = ".prepare.lock";
+
+/// The tokenizer before anything is written: read, or still to be trained.
+enum WantedTokenizer<'a> {
+    Given(TokenizerFiles),
+    Trained(&'a TrainConfig),
+}
+
+impl WantedTokenizer<'_> {
+    fn digest(&self) -> Option<String> {
+        match self {
+            Self::Given(files) => Some(blake3::hash(&files.tokenizer).to_hex().to_string()),
+            Self::Trained(_) => None,
+        }
+    }
+}
+
+/// Prepares the corpus of a configuration that stands in the file `origin`, on the current rayon
+/// pool. A complete corpus from the same inputs is kept as it is.
+///
+/// # Errors
+/// Inputs that are missing, empty, damaged or not as described, with file and line; an output
+/// folder that cannot be written, or that another process writes.
+pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) -> Result<Manifest> {
+    let folder = origin.parent().unwrap_or(Path::new(""));
+    let root = folder.join(&config.output);
+    let jobs = find_inputs(config, folder)?;
+    let wanted = match &config.tokenizer {
+        TokenizerConfig::File(path) => {
+            WantedTokenizer::Given(TokenizerFiles::read(&folder.join(path), config.max_length)?)
+        }
+        TokenizerConfig::Train(train) => WantedTokenizer::Trained(train),
+    };
+    let fingerprint = Fingerprint::new(config, folder, wanted.digest().as_deref(), &jobs)?;
+
+    fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    let _lock = lock(&root)?;
+    if let Some(manifest) = fingerprint.find(&root) {
+        progress.kept(&root);
+        return Ok(manifest);
+    }
+    fingerprint::clear(&root, &jobs)?;
+
+    let files = match wanted {
+        WantedTokenizer::Given(files) => files,
+        WantedTokenizer::Trained(train) => train_on(&jobs, config, train, progress)?,
+    };
+    let chunking = Chunking {
+        max_length: config.max_length,
+        prefix_space: config.prefix_space,
+    };
+    let chunker = Chunker::new(&files, chunking).context("`tokenizer`")?;
+    let write =
+        |file: &str, bytes: &[u8]| files::write(&root, file, |output| Ok(output.write_all(bytes)?));
+    write(TOKENIZER_FILE, &files.tokenizer)?;
+    write(TOKENIZER_CONFIG_FILE, &files.config)?;
+    let plan = ShardPlan {
+        root: &root,
+        chunker: &chunker,
+        held_out_permille: config.held_out_permille(),
+        shard_bytes: config.shard_bytes,
+    };
+    let manifest = Manifest {
+        institutions: prepare_institutions(config, &jobs, &plan, progress)?,
+        ..empty_manifest(config, chunker.info())
+    };
+    fingerprint.write(&root)?;
+    fingerprint::write_json(&root, MANIFEST_FILE, &manifest)?;
+    Ok(manifest)
+}
+
+/// Every source with its files, in the configuration's order.
+fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<SourceJob<'a>>> {
+    let mut jobs = Vec::new();
+    for institution in &config.institutions {
+        for source in &institution.sources {
+            let path = match &source.read {
+                ReadConfig::JsonLines(fields) | ReadConfig::Csv(fields) => Some(&fields.path),
+                ReadConfig::TextFiles(files) => Some(&files.path),
+                ReadConfig::Synthetic(_) => None,
+            };
+            let mut job = SourceJob {
+                institution,
+                source,
+                files: Vec::new(),
+            };
+            if let Some(path) = path {
+                job.files = inputs::expand(&folder.join(path)).with_context(|| job.name())?;
+            }
+            jobs.push(job);
+        }
+    }
+    Ok(jobs)
+}
+
+fn prepare_institutions(
+    config: &CorpusConfig,
+    jobs: &[SourceJob<'_>],
+    plan: &ShardPlan<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Institution>> {
+    let mut institutions: Vec<Institution> = config
+        .institutions
+        .iter()
+        .map(|institution| Institution {
+            id: institution.id.clone(),
+            name: institution.name.clone(),
+            country: institution.country.clone(),
+            sources: Vec::new(),
+        })
+        .collect();
+    for job in jobs {
+        let source = source::prepare(job, plan, progress).with_context(|| job.name())?;
+        let institution = institutions
+            .iter_mut()
+            .find(|institution| institution.id == job.institution.id)
+            .expect("every job belongs to an institution of the configuration");
+        institution.sources.push(source);
+    }
+    Ok(institutions)
+}
+
+fn empty_manifest(config: &CorpusConfig, tokenizer: &TokenizerInfo) -> Manifest {
+    Manifest {
+        version: MANIFEST_VERSION,
+        name: config.name.clone(),
+        tokenizer: tokenizer.clone(),
+        max_length: config.max_length,
+        held_out_permille: config.held_out_permille(),
+        institutions: Vec::new(),
+    }
+}
+
+/// Trains a tokenizer on the documents that are not held out, an equal share of bytes from each
+/// source, from its beginning.
+fn train_on(
+    jobs: &[SourceJob<'_>],
+    config: &CorpusConfig,
+    train: &TrainConfig,
+    progress: &mut dyn Progress,
+) -> Result<TokenizerFiles> {
+    let share = (train.sample_bytes / jobs.len() as u64).max(1);
+    progress.begin(&Stage {
+        name: "tokenizer".to_owned(),
+        unit: Unit::Bytes,
+        total: 0,
+    });
+    let mut texts = Vec::new();
+    for job in jobs {
+        let mut taken = 0;
+        for document in job.documents(&Arc::new(AtomicU64::new(0))) {
+            let mut text = document.with_context(|| job.name())?.text;
+            if is_held_out(&text, config.held_out_permille()) {
+                continue;
+            }
+            if config.prefix_space && !text.starts_with(char::is_whitespace) {
+                text.insert(0, ' ');
+            }
+            taken += text.len() as u64;
+            texts.push(text);
+            progress.advance(&Done {
+                done: taken,
+                documents: texts.len() as u64,
+                tokens: 0,
+            });
+            if taken >= share {
+                break;
+            }
+        }
+    }
+    let tokenizer = train_tokenizer::train(&texts, train.vocab_size)?;
+    progress.end();
+    Ok(TokenizerFiles {
+        tokenizer,
+        config: default_config(config.max_length)?,
+    })
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(LOCK_FILE);
+    let context = || format!("cannot lock {}", path.display());
+    let file = File::create(&path).with_context(context)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another process is preparing {}\n  hint: wait for it, or end it",
+            root.display()
+        ),
+        // Some network file systems have no locks; a second writer is then the operator's to avoid.
+        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(anyhow!(error).context(context())),
+    }
+}

@@ -1,0 +1,259 @@
+//! The corpus YAML: institutions, their sources, the tokenizer and the shape of the shards.
+//!
+//! Says what to read and never reads it. Every name that becomes a folder is checked here, so that
+//! no configuration can write outside its output folder.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+use garde::Validate;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::prepare::synthetic::Style;
+
+/// A corpus to prepare. Relative paths start at the folder of the YAML file.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct CorpusConfig {
+    /// The corpus's name in manifests and ledgers: lower-case letters, digits, `.`, `_`, `-`.
+    #[garde(custom(short_name))]
+    pub name: String,
+    /// The folder that receives shards and manifest.
+    #[garde(skip)]
+    pub output: PathBuf,
+    /// An existing tokenizer, or one to be trained on the corpus itself.
+    #[garde(dive)]
+    pub tokenizer: TokenizerConfig,
+    /// Tokens of the longest chunk, `[CLS]` and `[SEP]` included.
+    #[garde(range(min = 8, max = 1_048_576))]
+    pub max_length: u32,
+    /// Share of the documents kept out of training, chosen by the hash of their text, in steps of
+    /// 0.001.
+    #[serde(default = "default_held_out")]
+    #[garde(custom(thousandths))]
+    pub held_out: f64,
+    /// Tokenize as if every document began with a space, as the `BioClinical` recipe does.
+    #[serde(default = "default_prefix_space")]
+    #[garde(skip)]
+    pub prefix_space: bool,
+    /// Bytes of token ids in one shard, at most.
+    #[serde(default = "default_shard_bytes")]
+    #[garde(range(min = 1024, max = 1_073_741_824))]
+    pub shard_bytes: u64,
+    /// Whose text it is.
+    #[garde(length(min = 1), custom(unique_institutions), dive)]
+    pub institutions: Vec<InstitutionConfig>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerConfig {
+    /// A Hugging Face `tokenizer.json`, or the folder that holds it.
+    File(#[garde(skip)] PathBuf),
+    /// Train a byte-level BPE on the training documents.
+    Train(#[garde(dive)] TrainConfig),
+}
+
+/// A byte-level BPE to be trained; the same sources give the same tokenizer.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Tokens of the vocabulary, the five special ones included.
+    #[garde(range(min = 512, max = 262_144))]
+    pub vocab_size: u32,
+    /// Bytes of text to learn from, at most; the sources get equal shares of it.
+    #[serde(default = "default_sample_bytes")]
+    #[garde(range(min = 1))]
+    pub sample_bytes: u64,
+}
+
+/// Whose text it is.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct InstitutionConfig {
+    /// Short name, unique in the corpus, also a folder: lower-case letters, digits, `.`, `_`, `-`.
+    #[garde(custom(short_name))]
+    pub id: String,
+    /// The name in full, for people.
+    #[garde(length(min = 1))]
+    pub name: String,
+    /// Country, for people.
+    #[serde(default)]
+    #[garde(skip)]
+    pub country: Option<String>,
+    /// The data sets of this institution.
+    #[garde(length(min = 1), custom(unique_sources), dive)]
+    pub sources: Vec<SourceConfig>,
+}
+
+/// One data set of one institution.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Short name, unique in its institution, also a folder.
+    #[garde(custom(short_name))]
+    pub id: String,
+    /// The terms under which the text is used; goes into the manifest and every ledger.
+    #[garde(length(min = 1))]
+    pub licence: String,
+    /// Where the documents come from.
+    #[garde(dive)]
+    pub read: ReadConfig,
+}
+
+/// How documents are read. Files may be plain, gzip or zstd; UTF-8, or UTF-16 with a byte-order
+/// mark. A path may be a pattern with `*`, `?` and `**`; its files are read in sorted order.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadConfig {
+    /// JSON objects one after the other, as a rule one a line.
+    JsonLines(#[garde(dive)] FieldsConfig),
+    /// Comma-separated values with a line of column names; quoted fields may hold line ends.
+    Csv(#[garde(dive)] FieldsConfig),
+    /// Each file is one document.
+    TextFiles(#[garde(dive)] TextFilesConfig),
+    /// Invented notes, for a first run without any text.
+    Synthetic(#[garde(dive)] SyntheticConfig),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct FieldsConfig {
+    /// A file or a pattern.
+    #[garde(skip)]
+    pub path: PathBuf,
+    /// The field that holds the text, or a list of fields: each is a document of its own.
+    #[garde(dive)]
+    pub text: Fields,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct TextFilesConfig {
+    /// A file or a pattern.
+    #[garde(skip)]
+    pub path: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticConfig {
+    /// The kind of note.
+    #[garde(skip)]
+    pub style: Style,
+    /// How many notes.
+    #[garde(range(min = 1, max = 10_000_000))]
+    pub documents: u64,
+}
+
+/// One field name, or a list of them.
+#[derive(Clone, Debug, Serialize, Validate)]
+#[serde(transparent)]
+pub struct Fields {
+    #[garde(length(min = 1), inner(length(min = 1)))]
+    pub names: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name or a list of field names")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Fields, E> {
+        Ok(Fields {
+            names: vec![name.to_owned()],
+        })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Fields, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = list.next_element()? {
+            names.push(name);
+        }
+        Ok(Fields { names })
+    }
+}
+
+impl CorpusConfig {
+    /// The held-out share in thousandths.
+    pub fn held_out_permille(&self) -> u32 {
+        (self.held_out * 1000.0).round() as u32
+    }
+}
+
+fn default_held_out() -> f64 {
+    0.02
+}
+
+fn default_prefix_space() -> bool {
+    true
+}
+
+fn default_shard_bytes() -> u64 {
+    64 << 20
+}
+
+fn default_sample_bytes() -> u64 {
+    64 << 20
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "garde calls it with references"
+)]
+fn thousandths(share: &f64, _context: &()) -> garde::Result {
+    let permille = share * 1000.0;
+    if !(0.0..=500.0).contains(&permille) {
+        return Err(garde::Error::new("must lie between 0 and 0.5"));
+    }
+    if (permille - permille.round()).abs() > 1e-6 {
+        return Err(garde::Error::new("must be a multiple of 0.001"));
+    }
+    Ok(())
+}
+
+fn short_name(name: &str, _context: &()) -> garde::Result {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if starts_well && name.len() <= 64 && name.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(garde::Error::new(
+        "must be 1 to 64 lower-case letters, digits, '.', '_' or '-', and begin with a letter or \
+         a digit",
+    ))
+}
+
+fn unique_institutions(institutions: &[InstitutionConfig], _context: &()) -> garde::Result {
+    unique(
+        institutions
+            .iter()
+            .map(|institution| institution.id.as_str()),
+    )
+}
+
+fn unique_sources(sources: &[SourceConfig], _context: &()) -> garde::Result {
+    unique(sources.iter().map(|source| source.id.as_str()))
+}
+
+fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> garde::Result {
+    let mut seen = BTreeSet::new();
+    for id in ids {
+        if !seen.insert(id) {
+            return Err(garde::Error::new(format!("the id {id:?} is used twice")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! From the paths and patterns of a configuration to the files they mean, in sorted order.
+//!
+//! Looks at names and sizes, never into a file. Runs before anything is written, so that a
+//! misspelled path costs no half-prepared corpus.
+//!
+//! Patterns: `*` and `?` match within one path component, `**` any number of folders. A name that
+//! begins with a dot is matched only by a component that does too.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+/// A file to read, as it was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct InputFile {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Last change, in nanoseconds since 1970; part of the corpus's fingerprint.
+    pub modified_ns: u64,
+}
+
+/// The files that a path or a pattern names, sorted by path; at least one.
+///
+/// # Errors
+/// Nothing there, a folder instead of files, or a folder that cannot be listed.
+pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
+    if !is_pattern(pattern) {
+        return Ok(vec![literal(pattern)?]);
+    }
+    let mut found = Vec::new();
+    let components: Vec<Component<'_>> = pattern.components().collect();
+    walk(PathBuf::new(), &components, &mut found)?;
+    found.sort();
+    found.dedup();
+    if found.is_empty() {
+        bail!(
+            "no file matches {}\n  hint: relative paths start at the folder of the configuration",
+            pattern.display()
+        );
+    }
+    found.iter().map(|path| literal(path)).collect()
+}
+
+fn literal(path: &Path) -> Result<InputFile> {
+    let Ok(metadata) = fs::metadata(path) else {
+        bail!(
+            "no file at {}\n  hint: relative paths start at the folder of the configuration",
+            path.display()
+        );
+    };
+    if metadata.is_dir() {
+        bail!(
+            "{} is a folder, not a file\n  hint: name its files with a pattern such as {}",
+            path.display(),
+            path.join("*.txt").display()
+        );
+    }
+    let modified_ns = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |age| age.as_nanos() as u64);
+    Ok(InputFile {
+        path: path.to_owned(),
+        bytes: metadata.len(),
+        modified_ns,
+    })
+}
+
+fn is_pattern(path: &Path) -> bool {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .any(|byte| matches!(byte, b'*' | b'?'))
+}
+
+/// Adds every file that matches `rest` below `base`.
+fn walk(base: PathBuf, rest: &[Component<'_>], found: &mut Vec<PathBuf>) -> Result<()> {
+    let Some((component, after)) = rest.split_first() else {
+        if base.is_file() {
+            found.push(base);
+        }
+        return Ok(());
+    };
+    let text = component.as_os_str().to_string_lossy();
+    if text == "**" {
+        walk(base.clone(), after, found)?;
+        for name in names(&base)? {
+            let path = base.join(&name);
+            if !name.starts_with('.') && path.is_dir() && !path.is_symlink() {
+                walk(path, rest, found)?;
+            }
+        }
+        return Ok(());
+    }
+    if !text.contains(['*', '?']) {
+        let next = base.join(component);
+        return if next.exists() {
+            walk(next, after, found)
+        } else {
+            Ok(())
+        };
+    }
+    for name in names(&base)? {
+        let hidden = name.starts_with('.') && !text.starts_with('.');
+        if !hidden && matches(text.as_bytes(), name.as_bytes()) {
+            walk(base.join(&name), after, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sorted names in a folder; none where `folder` is no folder. Names that are not UTF-8 cannot
+/// be matched by a pattern and are left out.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let context = || format!("cannot list the folder {}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(context)? {
+        if let Ok(name) = entry.with_context(context)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether `name` matches a pattern of `*` (any run) and `?` (one character, by its bytes).
+/// Greedy with one point of return: linear in practice, quadratic at worst.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at_pattern, mut at_name) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while at_name < name.len() {
+        match pattern.get(at_pattern) {
+            Some(b'*') => {
+                star = Some((at_pattern, at_name));
+                at_pattern += 1;
+            }
+            Some(b'?') => {
+                at_pattern += 1;
+                at_name += character_bytes(name[at_name]);
+            }
+            Some(byte) if *byte == name[at_name] => {
+                at_pattern += 1;
+                at_name += 1;
+            }
+            _ => {
+                let Some((star_pattern, star_name)) = star else {
+                    return false;
+                };
+                star = Some((star_pattern, star_name + 1));
+                at_pattern = star_pattern + 1;
+                at_name = star_name + 1;
+            }
+        }
+    }
+    pattern[at_pattern..].iter().all(|byte| *byte == b'*')
+}
+
+fn character_bytes(first: u8) -> usize {
+    match first.leading_ones() {
+        0 | 1 => 1,
+        ones => ones as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_like_a_shell() {
+        for (pattern, name, expected) in [
+            ("*.txt", "a.txt", true),
+            ("*.txt", "a.txt.gz", false),
+            ("*a*b", "xxaxxab", true),
+            ("*a*b", "xxbxxa", false),
+            ("day?", "day1", true),
+            ("day?", "dayé", true),
+            ("day?", "day", false),
+            ("*", "", true),
+            ("a**", "a", true),
+        ] {
+            assert_eq!(
+                matches(pattern.as_bytes(), name.as_bytes()),
+                expected,
+                "{pattern} {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn expansion_is_sorted_and_skips_hidden_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b/2.txt", "a/x/1.txt", "b/1.txt", "b/.hidden.txt", "b/1.md"] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        let found = |pattern: &str| -> Vec<String> {
+            expand(&folder.path().join(pattern))
+                .unwrap()
+                .iter()
+                .map(|file| {
+                    file.path
+                        .strip_prefix(folder.path())
+                        .unwrap()
+                        .display()
+                        .to_string()
+                })
+                .collect()
+        };
+        assert_eq!(found("b/*.txt"), ["b/1.txt", "b/2.txt"]);
+        assert_eq!(found("*/?.txt"), ["b/1.txt", "b/2.txt"]);
+        assert_eq!(found("**/*.txt"), ["a/x/1.txt", "b/1.txt", "b/2.txt"]);
+        assert_eq!(found("b/1.txt"), ["b/1.txt"]);
+        assert!(expand(&folder.path().join("c/*.txt")).is_err());
+        assert!(expand(&folder.path().join("b")).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! The tokenizer of a corpus: the ids of its special tokens, and documents into chunks.
+//!
+//! A chunk is `[CLS] ids [SEP]` with at most `max_length` tokens; a document longer than that becomes
+//! several, without overlap, the last one as long as what remains; documents are never joined
+//! (`BioClinical` ModernBERT, `pretraining_resources/convert_dataset_to_mds.py`). Unlike that script,
+//! the first token of a later chunk is left as it is, so that the chunks of a document always add
+//! up to its ids.
+//!
+//! Text can never produce a special token: `[SEP]` written in a note becomes ordinary tokens.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use crate::corpus::{TOKENIZER_FILE, TokenizerInfo};
+
+/// The Hugging Face file beside `tokenizer.json` that names the special tokens.
+pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+/// Every corpus has these five, under these names.
+pub const SPECIAL_TOKENS: [&str; 5] = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"];
+
+/// A tokenizer as its files have it, to be stored beside the shards.
+pub struct TokenizerFiles {
+    /// `tokenizer.json`, byte for byte.
+    pub tokenizer: Vec<u8>,
+    /// `tokenizer_config.json`.
+    pub config: Vec<u8>,
+}
+
+/// How documents become chunks.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunking {
+    pub max_length: u32,
+    pub prefix_space: bool,
+}
+
+/// A tokenizer ready to cut documents.
+pub struct Chunker {
+    tokenizer: Tokenizer,
+    chunking: Chunking,
+    info: TokenizerInfo,
+}
+
+impl TokenizerFiles {
+    /// Reads a `tokenizer.json`, or the one in a folder, and the `tokenizer_config.json` beside it;
+    /// where there is none, one is made.
+    pub fn read(path: &Path, max_length: u32) -> Result<Self> {
+        let file = if path.is_dir() {
+            path.join(TOKENIZER_FILE)
+        } else {
+            path.to_owned()
+        };
+        let Ok(tokenizer) = fs::read(&file) else {
+            bail!(
+                "no tokenizer at {}\n  hint: name a tokenizer.json of Hugging Face, or the folder \
+                 that holds it",
+                file.display()
+            );
+        };
+        let config = file.with_file_name(TOKENIZER_CONFIG_FILE);
+        let config = match fs::read(&config) {
+            Ok(bytes) => bytes,
+            Err(_) if !config.exists() => default_config(max_length)?,
+            Err(error) => bail!("cannot read {}: {error}", config.display()),
+        };
+        Ok(Self { tokenizer, config })
+    }
+}
+
+impl Chunker {
+    /// # Errors
+    /// Bytes that are no tokenizer, one without the five special tokens, or one with BPE dropout
+    /// (its ids would change from run to run).
+    pub fn new(files: &TokenizerFiles, chunking: Chunking) -> Result<Self> {
+        let mut tokenizer = Tokenizer::from_bytes(&files.tokenizer)
+            .map_err(|error| anyhow!("the tokenizer cannot be loaded: {error}"))?;
+        let fields: Value =
+            serde_json::from_slice(&files.tokenizer).context("the tokenizer is not valid JSON")?;
+        if fields["model"]["dropout"]
+            .as_f64()
+            .is_some_and(|dropout| dropout > 0.0)
+        {
+            bail!(
+                "the tokenizer has BPE dropout, its ids change from run to run\n  hint: set \
+                 `dropout` to null in tokenizer.json"
+            );
+        }
+        // A tokenizer may carry a limit from its own training; it would cut documents silently.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| anyhow!("the tokenizer's truncation cannot be lifted: {error}"))?;
+        tokenizer.set_encode_special_tokens(true);
+        let info = describe(
+            &tokenizer,
+            blake3::hash(&files.tokenizer).to_hex().to_string(),
+        )?;
+        Ok(Self {
+            tokenizer,
+            chunking,
+            info,
+        })
+    }
+
+    pub fn info(&self) -> &TokenizerInfo {
+        &self.info
+    }
+
+    /// The chunks of a document, in order; none where the text has no token.
+    pub fn chunks(&self, text: &str) -> Result<Vec<Vec<u32>>> {
+        let ids = self.encode(text)?;
+        let body_length = self.chunking.max_length as usize - 2;
+        let chunk = |body: &[u32]| {
+            let mut chunk = Vec::with_capacity(body.len() + 2);
+            chunk.push(self.info.cls);
+            chunk.extend_from_slice(body);
+            chunk.push(self.info.sep);
+            chunk
+        };
+        Ok(ids.chunks(body_length).map(chunk).collect())
+    }
+
+    /// The ids of a whole text, without special tokens.
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let spaced;
+        let text = if self.chunking.prefix_space && !text.starts_with(char::is_whitespace) {
+            spaced = format!(" {text}");
+            &spaced
+        } else {
+            text
+        };
+        // The cause is not passed on: it might quote the text.
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|_| anyhow!("the tokenizer cannot encode this document"))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+}
+
+/// The `tokenizer_config.json` with which `transformers.AutoTokenizer` loads a `tokenizer.json`.
+pub fn default_config(max_length: u32) -> Result<Vec<u8>> {
+    let config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": false,
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    });
+    let mut bytes = serde_json::to_vec_pretty(&config)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn describe(tokenizer: &Tokenizer, digest: String) -> Result<TokenizerInfo> {
+    let missing: Vec<&str> = SPECIAL_TOKENS
+        .into_iter()
+        .filter(|name| tokenizer.token_to_id(name).is_none())
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "the tokenizer has no {}\n  hint: a masked language model needs all of {}",
+            missing.join(", "),
+            SPECIAL_TOKENS.join(", ")
+        );
+    }
+    let id = |name: &str| tokenizer.token_to_id(name).expect("was found just above");
+    let vocab_size = tokenizer
+        .get_vocab(true)
+        .values()
+        .max()
+        .map_or(0, |highest| highest + 1);
+    let unused = |id: u32| {
+        tokenizer
+            .id_to_token(id)
+            .is_none_or(|token| token.starts_with("[unused"))
+    };
+    let mut random_ids_end = vocab_size;
+    while random_ids_end > 0 && unused(random_ids_end - 1) {
+        random_ids_end -= 1;
+    }
+    Ok(TokenizerInfo {
+        digest,
+        vocab_size,
+        cls: id("[CLS]"),
+        sep: id("[SEP]"),
+        pad: id("[PAD]"),
+        mask: id("[MASK]"),
+        unk: id("[UNK]"),
+        random_ids_end,
+    })
+}
