@@ -3,6 +3,11 @@
 //! Says what to read and never reads it. Every name that becomes a folder is checked here, so that
 //! no configuration can write outside its output folder.
 
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "garde passes its context by reference"
+)]
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -209,10 +214,6 @@ fn default_sample_bytes() -> u64 {
     64 << 20
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "garde calls it with references"
-)]
 fn thousandths(share: &f64, _context: &()) -> garde::Result {
     let permille = share * 1000.0;
     if !(0.0..=500.0).contains(&permille) {
@@ -224,10 +225,15 @@ fn thousandths(share: &f64, _context: &()) -> garde::Result {
     Ok(())
 }
 
-fn short_name(name: &str, _context: &()) -> garde::Result {
+/// Whether a name can stand for a folder and in patterns: no separator, no leading dot.
+pub fn is_short_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if starts_well && name.len() <= 64 && name.chars().all(allowed) {
+    starts_well && name.len() <= 64 && name.chars().all(allowed)
+}
+
+fn short_name(name: &str, _context: &()) -> garde::Result {
+    if is_short_name(name) {
         return Ok(());
     }
     Err(garde::Error::new(

@@ -15,11 +15,11 @@ use crate::corpus::StoredFile;
 /// The ending of a file that is still being written.
 pub const TEMPORARY: &str = "tmp";
 
-/// Writes `<root>/<file>`, whose folder is made where it lacks; `content` produces the bytes.
+/// Writes `<root>/<file>`, whose folder is made where it lacks; `produce` gives the bytes.
 pub fn write(
     root: &Path,
     file: &str,
-    content: impl FnOnce(&mut DigestWriter) -> Result<()>,
+    produce: impl FnOnce(&mut DigestWriter) -> Result<()>,
 ) -> Result<StoredFile> {
     let path = root.join(file);
     let folder = path.parent().expect("a file in a folder has a parent");
@@ -37,7 +37,7 @@ pub fn write(
         hasher: Hasher::new(),
         bytes: 0,
     };
-    content(&mut writer).with_context(context)?;
+    produce(&mut writer).with_context(context)?;
     let output = writer
         .output
         .into_inner()

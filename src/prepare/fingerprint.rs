@@ -2,7 +2,7 @@
 //!
 //! The fingerprint covers the configuration, the tokenizer's bytes, and name, size and time of every
 //! input file. It says nothing about the shards: a corpus is believed only where its manifest
-//! stands and every file in it has its size.
+//! stands, every file in it has its size, and the tokenizer its digest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use crate::corpus::{MANIFEST_FILE, MANIFEST_VERSION, Manifest, StoredFile};
-use crate::prepare::config::CorpusConfig;
+use crate::corpus::{MANIFEST_FILE, MANIFEST_VERSION, Manifest, StoredFile, TOKENIZER_FILE};
+use crate::prepare::config::{CorpusConfig, is_short_name};
 use crate::prepare::files;
 use crate::prepare::inputs::InputFile;
 use crate::prepare::source::SourceJob;
+use crate::prepare::tokenizer::TOKENIZER_CONFIG_FILE;
 
 /// Raised whenever the same inputs come to other shards than before.
 const PREPARATION_VERSION: u32 = 1;
@@ -90,17 +91,19 @@ pub fn clear(root: &Path, jobs: &[SourceJob<'_>]) -> Result<()> {
     remove(&root.join(MANIFEST_FILE))?;
     files::sync_folder(root)?;
     remove(&root.join(FINGERPRINT_FILE))?;
-    let old_names = old.iter().flat_map(Manifest::sources);
-    let mut folders: Vec<PathBuf> = old_names
+    let old_sources = old
+        .iter()
+        .flat_map(Manifest::sources)
+        .filter(|(_, institution, source)| {
+            is_short_name(&institution.id) && is_short_name(&source.id)
+        });
+    let mut folders: Vec<PathBuf> = old_sources
         .map(|(_, institution, source)| root.join(&institution.id).join(&source.id))
         .chain(jobs.iter().map(|job| root.join(job.name())))
         .collect();
     folders.sort();
     folders.dedup();
-    for folder in folders
-        .iter()
-        .filter(|folder| folder.starts_with(root) && folder.is_dir())
-    {
+    for folder in folders.iter().filter(|folder| folder.is_dir()) {
         let context = || format!("cannot list the folder {}", folder.display());
         for entry in fs::read_dir(folder).with_context(context)? {
             let entry = entry.with_context(context)?;
@@ -129,7 +132,10 @@ fn is_complete(root: &Path, manifest: &Manifest) -> bool {
     let there = |stored: &StoredFile| {
         fs::metadata(root.join(&stored.file)).is_ok_and(|found| found.len() == stored.bytes)
     };
+    let tokenizer = fs::read(root.join(TOKENIZER_FILE)).unwrap_or_default();
     manifest.version == MANIFEST_VERSION
+        && blake3::hash(&tokenizer).to_hex().as_str() == manifest.tokenizer.digest
+        && root.join(TOKENIZER_CONFIG_FILE).exists()
         && manifest.sources().all(|(_, _, source)| {
             let shards = source.train.shards.iter().chain(&source.held_out.shards);
             shards.map(|shard| &shard.stored).all(there) && there(&source.unigrams)

@@ -18,9 +18,7 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::corpus::{
-    Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE, TokenizerInfo,
-};
+use crate::corpus::{Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE};
 use crate::prepare::config::{CorpusConfig, ReadConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
@@ -80,6 +78,12 @@ pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) ->
     };
     let fingerprint = Fingerprint::new(config, folder, wanted.digest().as_deref(), &jobs)?;
 
+    // Before the lock, so that a complete corpus may lie in a folder that cannot be written; and
+    // under it once more, as another process may have just made it.
+    if let Some(manifest) = fingerprint.find(&root) {
+        progress.kept(&root);
+        return Ok(manifest);
+    }
     fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
     let _lock = lock(&root)?;
     if let Some(manifest) = fingerprint.find(&root) {
@@ -87,33 +91,47 @@ pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) ->
         return Ok(manifest);
     }
     fingerprint::clear(&root, &jobs)?;
-
     let files = match wanted {
         WantedTokenizer::Given(files) => files,
         WantedTokenizer::Trained(train) => train_on(&jobs, config, train, progress)?,
     };
+    let manifest = write_corpus(config, &root, &jobs, &files, progress)?;
+    fingerprint.write(&root)?;
+    fingerprint::write_json(&root, MANIFEST_FILE, &manifest)?;
+    Ok(manifest)
+}
+
+/// Writes everything but the fingerprint and the manifest.
+fn write_corpus(
+    config: &CorpusConfig,
+    root: &Path,
+    jobs: &[SourceJob<'_>],
+    tokenizer: &TokenizerFiles,
+    progress: &mut dyn Progress,
+) -> Result<Manifest> {
     let chunking = Chunking {
         max_length: config.max_length,
         prefix_space: config.prefix_space,
     };
-    let chunker = Chunker::new(&files, chunking).context("`tokenizer`")?;
+    let chunker = Chunker::new(tokenizer, chunking).context("`tokenizer`")?;
     let write =
-        |file: &str, bytes: &[u8]| files::write(&root, file, |output| Ok(output.write_all(bytes)?));
-    write(TOKENIZER_FILE, &files.tokenizer)?;
-    write(TOKENIZER_CONFIG_FILE, &files.config)?;
+        |file: &str, bytes: &[u8]| files::write(root, file, |output| Ok(output.write_all(bytes)?));
+    write(TOKENIZER_FILE, &tokenizer.tokenizer)?;
+    write(TOKENIZER_CONFIG_FILE, &tokenizer.config)?;
     let plan = ShardPlan {
-        root: &root,
+        root,
         chunker: &chunker,
         held_out_permille: config.held_out_permille(),
         shard_bytes: config.shard_bytes,
     };
-    let manifest = Manifest {
-        institutions: prepare_institutions(config, &jobs, &plan, progress)?,
-        ..empty_manifest(config, chunker.info())
-    };
-    fingerprint.write(&root)?;
-    fingerprint::write_json(&root, MANIFEST_FILE, &manifest)?;
-    Ok(manifest)
+    Ok(Manifest {
+        version: MANIFEST_VERSION,
+        name: config.name.clone(),
+        tokenizer: chunker.info().clone(),
+        max_length: config.max_length,
+        held_out_permille: config.held_out_permille(),
+        institutions: prepare_institutions(config, jobs, &plan, progress)?,
+    })
 }
 
 /// Every source with its files, in the configuration's order.
@@ -165,17 +183,6 @@ fn prepare_institutions(
         institution.sources.push(source);
     }
     Ok(institutions)
-}
-
-fn empty_manifest(config: &CorpusConfig, tokenizer: &TokenizerInfo) -> Manifest {
-    Manifest {
-        version: MANIFEST_VERSION,
-        name: config.name.clone(),
-        tokenizer: tokenizer.clone(),
-        max_length: config.max_length,
-        held_out_permille: config.held_out_permille(),
-        institutions: Vec::new(),
-    }
 }
 
 /// Trains a tokenizer on the documents that are not held out, an equal share of bytes from each

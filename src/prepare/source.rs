@@ -93,7 +93,7 @@ pub fn prepare(
     while !batch.is_empty() {
         let (next, cut) = rayon::join(|| next_batch(&mut documents), || cut(&batch, plan));
         for document in cut? {
-            output.add(document)?;
+            output.add(&document)?;
         }
         let done = match stage.unit {
             Unit::Bytes => bytes_read.load(Ordering::Relaxed),
@@ -183,7 +183,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn add(&mut self, document: Cut) -> Result<()> {
+    fn add(&mut self, document: &Cut) -> Result<()> {
         let number = self.documents;
         self.documents += 1;
         if document.chunks.is_empty() {
@@ -211,7 +211,7 @@ impl<'a> Output<'a> {
         }
         if train.documents == 0 {
             bail!(
-                "all {} documents are held out, none is left to train on\n  hint: lower \
+                "every document ({}) is held out, none is left to train on\n  hint: lower \
                  `held_out`, or join this source with another",
                 held_out.documents
             );

@@ -33,7 +33,11 @@ pub struct TokenizerFiles {
 /// How documents become chunks.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunking {
+    /// Tokens of the longest chunk, `[CLS]` and `[SEP]` included.
     pub max_length: u32,
+    /// Put a space before a document that does not begin with white space. Hugging Face's
+    /// `add_prefix_space` does so after every added token (a run of spaces, say) as well; here the
+    /// ids always decode to the text itself.
     pub prefix_space: bool,
 }
 

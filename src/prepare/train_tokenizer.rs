@@ -23,7 +23,8 @@ pub fn train(texts: &[String], vocab_size: u32) -> Result<Vec<u8>> {
 }
 
 fn build(texts: &[String], vocab_size: u32) -> tokenizers::Result<Vec<u8>> {
-    let special = SPECIAL_TOKENS.map(|name| AddedToken::from(name, true));
+    // As in ModernBERT's tokenizer, the mask takes the space before it: " [MASK]" is one token.
+    let special = SPECIAL_TOKENS.map(|name| AddedToken::from(name, true).lstrip(name == "[MASK]"));
     let trainer = BpeTrainer::builder()
         .show_progress(false)
         .vocab_size(vocab_size as usize)

@@ -13,7 +13,7 @@ use serde_json::de::IoRead;
 use serde_json::{Deserializer, StreamDeserializer, Value};
 
 use crate::prepare::readers::{Document, Documents, Place};
-use crate::prepare::text::{TextReader, file_error, normalize_line_ends, open};
+use crate::prepare::text::{TextReader, file_error, newlines, normalize_line_ends, open};
 
 type Objects = StreamDeserializer<'static, IoRead<LineCounter>, Value>;
 
@@ -130,12 +130,9 @@ struct LineCounter {
 impl Read for LineCounter {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
-        let lines = buffer[..count]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
+        let lines = newlines(&buffer[..count]);
         if lines > 0 {
-            self.lines_read.fetch_add(lines as u64, Ordering::Relaxed);
+            self.lines_read.fetch_add(lines, Ordering::Relaxed);
         }
         Ok(count)
     }

@@ -2,7 +2,7 @@
 
 use crate::prepare::synthetic::Writer;
 use crate::prepare::synthetic::dice::Dice;
-use crate::prepare::synthetic::patient::{capitalize, join};
+use crate::prepare::synthetic::patient::{capitalize, days, join};
 
 const OPENINGS: &[&str] = &[
     "Good morning, what brings you in today?",
@@ -189,7 +189,18 @@ impl Talk<'_> {
     }
 
     fn patient(&mut self, text: &str, dice: &mut Dice) {
-        let text = format!("{} {text}", dice.pick(FILLERS));
+        let filler = dice.pick(FILLERS);
+        let stays_capital = text.starts_with("I ");
+        let text = match text.chars().next() {
+            Some(first) if !filler.is_empty() && !stays_capital => {
+                format!(
+                    "{filler} {}{}",
+                    first.to_lowercase(),
+                    &text[first.len_utf8()..]
+                )
+            }
+            _ => format!("{filler} {text}"),
+        };
         let label = if self.writer.house.terse {
             "P"
         } else {
@@ -208,7 +219,7 @@ impl Talk<'_> {
             self.doctor(dice.pick(ECHOES));
         }
         self.doctor("How long has this been going on?");
-        self.patient(&format!("About {} days now.", case.days_ill), dice);
+        self.patient(&format!("About {} now.", days(case.days_ill)), dice);
     }
 
     fn symptoms(&mut self, dice: &mut Dice) {
@@ -238,8 +249,8 @@ impl Talk<'_> {
     fn background(&mut self, dice: &mut Dice) {
         let (case, house) = (self.writer.case, self.writer.house);
         self.doctor("What illnesses do you have, and what do you take for them?");
-        for background in &case.backgrounds {
-            let drug = house.drug(background.drug, dice).replace("by mouth ", "");
+        for (background, drug) in case.backgrounds.iter().zip(&case.home_drugs) {
+            let drug = house.drug(drug).replace("by mouth ", "");
             self.patient(
                 &format!("I have {}, for that I take {drug}.", background.name),
                 dice,
@@ -281,11 +292,7 @@ impl Talk<'_> {
             ]),
             dice,
         );
-        let drugs: Vec<String> = case
-            .drugs
-            .iter()
-            .map(|drug| house.drug(*drug, dice))
-            .collect();
+        let drugs: Vec<String> = case.drugs.iter().map(|drug| house.drug(drug)).collect();
         self.doctor(&format!("We will treat you with {}.", join(&drugs, "and")));
         for advice in case.filled(&dice.some(case.condition.advice, 2)) {
             self.doctor(&format!("Please {advice}."));
@@ -301,7 +308,7 @@ impl Talk<'_> {
         ));
         self.doctor(&format!(
             "How are you getting on with the {}?",
-            dice.pick(&case.drugs).name
+            dice.pick(&case.drugs).drug.name
         ));
         self.patient(
             dice.pick(&[
@@ -340,7 +347,7 @@ impl Talk<'_> {
     fn closing(&mut self, dice: &mut Dice) {
         self.doctor(dice.pick(CHECKS));
         self.patient(dice.pick(THANKS), dice);
-        let weeks = self.writer.case.condition.urgency;
+        let weeks = self.writer.case.condition.urgency + 1;
         self.doctor(&format!("I will see you in {weeks} weeks."));
     }
 }

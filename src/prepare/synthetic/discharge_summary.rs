@@ -2,7 +2,7 @@
 
 use crate::prepare::synthetic::Writer;
 use crate::prepare::synthetic::dice::Dice;
-use crate::prepare::synthetic::patient::{capitalize, join};
+use crate::prepare::synthetic::patient::{capitalize, days, join};
 
 pub fn write(writer: &Writer<'_>, dice: &mut Dice) -> String {
     let long = dice.chance(20);
@@ -19,7 +19,7 @@ pub fn write(writer: &Writer<'_>, dice: &mut Dice) -> String {
 }
 
 impl Writer<'_> {
-    fn admission(&self, days: usize, dice: &mut Dice) -> String {
+    fn admission(&self, stay_days: usize, dice: &mut Dice) -> String {
         let (case, house) = (self.case, self.house);
         let admitted = dice.below(336);
         let name = house.term(case.condition.name, case.condition.short);
@@ -34,7 +34,7 @@ impl Writer<'_> {
             join(&history, "and")
         };
         format!(
-            "{}\n{}{}\n{}{}\n{}{}\n\n{}A {}-year-old {} ({}, {}) with {} presented after {} days of {}. \
+            "{}\n{}{}\n{}{}\n{}{}\n\n{}A {}-year-old {} ({}, {}) with {} presented after {} of {}. \
              {} denied {}.\n{}{history}.\n{}{}.\n",
             if house.terse {
                 "DISCHARGE SUMMARY"
@@ -44,7 +44,7 @@ impl Writer<'_> {
             house.heading("Admitted"),
             house.date(admitted),
             house.heading("Discharged"),
-            house.date(admitted + days),
+            house.date(admitted + stay_days),
             house.heading(house.term("Principal diagnosis", "Dx")),
             capitalize(name),
             house.heading(house.term("History of present illness", "HPI")),
@@ -57,7 +57,7 @@ impl Writer<'_> {
             } else {
                 format!("a history of {history}")
             },
-            case.days_ill,
+            days(case.days_ill),
             join(&case.symptoms, "and"),
             capitalize(case.he()),
             join(&case.absent, "or"),
@@ -92,7 +92,11 @@ impl Writer<'_> {
     /// The course in a paragraph, and for a long stay day by day.
     fn stay(&self, days: usize, long: bool, dice: &mut Dice) -> String {
         let (case, house) = (self.case, self.house);
-        let drugs: Vec<String> = case.drugs.iter().map(|drug| drug.name.to_owned()).collect();
+        let drugs: Vec<String> = case
+            .drugs
+            .iter()
+            .map(|drug| drug.drug.name.to_owned())
+            .collect();
         let count = dice.range(2, 4);
         let course = case
             .filled(&dice.some(case.condition.course, count))
@@ -107,7 +111,8 @@ impl Writer<'_> {
         );
         for day in 1..=days {
             if long {
-                text += &format!("\nDay {day}\n{}", self.day(day, dice));
+                let note = self.day(day, dice);
+                text.extend(["\nDay ", &day.to_string(), "\n", &note]);
             }
         }
         text
@@ -115,17 +120,11 @@ impl Writer<'_> {
 
     fn leaving(&self, dice: &mut Dice) -> String {
         let (case, house) = (self.case, self.house);
-        let home = case.backgrounds.iter().map(|background| background.drug);
-        let drugs: Vec<String> = case
-            .drugs
-            .iter()
-            .copied()
-            .chain(home)
-            .map(|drug| house.drug(drug, dice))
-            .collect();
+        let drugs = case.drugs.iter().chain(&case.home_drugs);
+        let drugs: Vec<String> = drugs.map(|drug| house.drug(drug)).collect();
         let advice: Vec<String> = case.filled(&dice.some(case.condition.advice, 3));
         let state = dice.pick(&["Good", "Stable", "Improved", "Fair"]);
-        let weeks = dice.range(1, 6);
+        let weeks = dice.range(2, 6);
         let review = format!(
             "{}Clinic in {weeks} weeks.\n",
             house.heading(house.term("Follow-up", "F/U"))

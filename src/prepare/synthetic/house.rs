@@ -2,8 +2,9 @@
 //!
 //! Drawn once from the institution's name, so that all of its notes agree and differ from others'.
 
-use crate::prepare::synthetic::condition::{Drug, Lab};
+use crate::prepare::synthetic::condition::Lab;
 use crate::prepare::synthetic::dice::Dice;
+use crate::prepare::synthetic::patient::Prescription;
 
 pub struct House {
     /// Abbreviations instead of words.
@@ -76,17 +77,11 @@ impl House {
     }
 
     pub fn list(&self, items: &[String]) -> String {
-        let numbered = self.bullet == "1. ";
-        let mut text = String::new();
-        for (index, item) in items.iter().enumerate() {
-            let bullet = if numbered {
-                format!("{}. ", index + 1)
-            } else {
-                self.bullet.to_owned()
-            };
-            text += &format!("{bullet}{item}\n");
-        }
-        text
+        let line = |(index, item): (usize, &String)| match self.bullet {
+            "1. " => format!("{}. {item}\n", index + 1),
+            bullet => format!("{bullet}{item}\n"),
+        };
+        items.iter().enumerate().map(line).collect()
     }
 
     /// The long or the short form of a name.
@@ -103,13 +98,14 @@ impl House {
             .to_owned()
     }
 
-    pub fn drug(&self, drug: Drug, dice: &mut Dice) -> String {
+    pub fn drug(&self, prescription: &Prescription) -> String {
+        let Prescription { drug, dose } = prescription;
         let how = if self.terse {
             abbreviate(drug.how)
         } else {
             drug.how.to_owned()
         };
-        format!("{} {} {how}", drug.name, dice.pick(drug.doses))
+        format!("{} {dose} {how}", drug.name)
     }
 
     /// A body temperature in tenths of a degree Celsius, as this house writes it.

@@ -12,13 +12,22 @@ pub struct Case {
     pub backgrounds: Vec<&'static Background>,
     pub symptoms: Vec<String>,
     pub absent: Vec<String>,
-    /// Drugs given for the condition.
-    pub drugs: Vec<Drug>,
+    /// Drugs given for the condition, the dose the same wherever the note names it.
+    pub drugs: Vec<Prescription>,
+    /// Drugs taken at home, in the order of `backgrounds`.
+    pub home_drugs: Vec<Prescription>,
     pub days_ill: usize,
     pub allergy: &'static str,
     pub occupation: &'static str,
     pub home: &'static str,
     left: bool,
+}
+
+/// A drug at the dose that this patient takes.
+#[derive(Clone, Copy)]
+pub struct Prescription {
+    pub drug: Drug,
+    pub dose: &'static str,
 }
 
 /// Vital signs on one occasion.
@@ -93,6 +102,7 @@ impl Case {
             symptoms: Vec::new(),
             absent: Vec::new(),
             drugs: Vec::new(),
+            home_drugs: Vec::new(),
             days_ill: dice.range(1, 9),
             allergy: dice.pick(ALLERGIES),
             occupation: dice.pick(OCCUPATIONS),
@@ -104,7 +114,13 @@ impl Case {
         let count = dice.range(1, 3);
         case.absent = case.filled(&dice.some(condition.absent, count));
         let count = dice.range(2, 3);
-        case.drugs = dice.some(condition.drugs, count);
+        let drugs = dice.some(condition.drugs, count);
+        case.drugs = drugs
+            .into_iter()
+            .map(|drug| Prescription::new(drug, dice))
+            .collect();
+        let home = case.backgrounds.iter().map(|background| background.drug);
+        case.home_drugs = home.map(|drug| Prescription::new(drug, dice)).collect();
         case
     }
 
@@ -180,6 +196,20 @@ impl Case {
             saturation: dice.range(97, 99) - unwell,
         }
     }
+}
+
+impl Prescription {
+    fn new(drug: Drug, dice: &mut Dice) -> Self {
+        Self {
+            drug,
+            dose: dice.pick(drug.doses),
+        }
+    }
+}
+
+/// `1 day`, `2 days`.
+pub fn days(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "day" } else { "days" })
 }
 
 /// `a`, `a and b`, `a, b and c`.

@@ -37,7 +37,7 @@ impl Writer<'_> {
             .take(4)
             .map(|lab| house.lab(lab, dice))
             .collect();
-        let drug = house.drug(dice.pick(&case.drugs), dice);
+        let drug = house.drug(&dice.pick(&case.drugs));
         let action = dice.pick(&["continue", "start", "check response to", "change to"]);
         let name = house.term(case.condition.name, case.condition.short);
         let course = case.fill(dice.pick(case.condition.course));

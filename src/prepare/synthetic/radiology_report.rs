@@ -2,7 +2,7 @@
 
 use crate::prepare::synthetic::Writer;
 use crate::prepare::synthetic::dice::Dice;
-use crate::prepare::synthetic::patient::{capitalize, join};
+use crate::prepare::synthetic::patient::{capitalize, days, join};
 
 const COMPARISONS: &[&str] = &[
     "none available",
@@ -30,7 +30,6 @@ const QUALITY: &[&str] = &[
     "Limited by motion.",
     "Limited by body habitus.",
     "Adequate study.",
-    "",
 ];
 
 pub fn write(writer: &Writer<'_>, dice: &mut Dice) -> String {
@@ -42,17 +41,18 @@ pub fn write(writer: &Writer<'_>, dice: &mut Dice) -> String {
     let mut findings = case.filled(&dice.some(image.findings, finding_count));
     let incidental_count = dice.range(1, 4);
     findings.extend(case.filled(&dice.some(INCIDENTAL, incidental_count)));
-    findings.retain(|finding| !finding.is_empty());
+    if dice.chance(70) {
+        findings.push(dice.pick(QUALITY).to_owned());
+    }
     let mut impressions = vec![format!("{}.", capitalize(&case.fill(image.impression)))];
     if dice.chance(40) {
-        let cause = format!("In keeping with clinical {}.", case.condition.name);
-        impressions.push(cause);
+        impressions.push(format!("In keeping with clinical {}.", case.condition.name));
     }
     if dice.chance(30) {
         impressions.push("Findings discussed with the referring team.".to_owned());
     }
     format!(
-        "{}{}\n{}{}\n{}{}{}, {} days of {}. {}?\n{}{}\n{}{} {}\n\n{}\n{}",
+        "{}{}\n{}{}\n{}{}{}, {} of {}. {}?\n{}{}.\n{}{}\n\n{}\n{}",
         house.heading("Examination"),
         capitalize(&study),
         house.heading("Date"),
@@ -60,14 +60,13 @@ pub fn write(writer: &Writer<'_>, dice: &mut Dice) -> String {
         house.heading(house.term("Clinical information", "Hx")),
         case.age,
         sex,
-        case.days_ill,
+        days(case.days_ill),
         join(&case.symptoms, "and"),
         capitalize(house.term(case.condition.name, case.condition.short)),
         house.heading("Comparison"),
         capitalize(dice.pick(COMPARISONS)),
         house.heading("Findings"),
         findings.join(" "),
-        dice.pick(QUALITY),
         house.heading("Impression").trim_end(),
         house.list(&impressions),
     )

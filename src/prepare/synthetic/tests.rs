@@ -66,3 +66,17 @@ fn what_a_note_says_follows_from_its_condition() {
     assert_eq!(both("apixaban", "appendix"), 0);
     assert!(both("pneumonia", "crackles") * 3 > with("lower lobe pneumonia"));
 }
+
+/// The notes are part of what a fingerprint stands for: whoever changes them raises
+/// `PREPARATION_VERSION`, then this digest.
+#[test]
+fn notes_are_the_same_on_every_machine() {
+    let mut hasher = blake3::Hasher::new();
+    for style in STYLES {
+        let notes = Notes::new(style, "north", "notes");
+        for number in 0..20 {
+            hasher.update(notes.note(number).as_bytes());
+        }
+    }
+    assert_eq!(hasher.finalize().to_hex().as_str(), "DIGEST");
+}

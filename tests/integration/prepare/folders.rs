@@ -1,0 +1,147 @@
+//! The corpus folder: the same bytes every time, and never a manifest beside half of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use cohort::corpus::MANIFEST_FILE;
+use cohort::prepare;
+use cohort::prepare::progress::{Done, Progress, Stage};
+
+use super::{CORPUS_FILE, Workspace, only_source, synthetic};
+
+/// Every file below a folder with its bytes.
+fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                found.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Recorder {
+    begun: Vec<String>,
+    kept: usize,
+}
+
+impl Progress for Recorder {
+    fn begin(&mut self, stage: &Stage) {
+        self.begun.push(stage.name.clone());
+    }
+    fn advance(&mut self, _done: &Done) {}
+    fn end(&mut self) {}
+    fn kept(&mut self, _folder: &Path) {
+        self.kept += 1;
+    }
+}
+
+#[test]
+fn threads_and_reruns_do_not_change_a_byte() {
+    let sources = [
+        "  - {id: stays, licence: x, read: {synthetic: {style: discharge_summary, documents: 60}}}",
+        "  - {id: talks, licence: x, read: {synthetic: {style: dialogue, documents: 40}}}",
+    ];
+    let corpus = |threads: usize| {
+        let workspace = Workspace::new("max_length: 128", &sources.join("\n"));
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| workspace.prepare().unwrap());
+        contents(&workspace.path("out"))
+    };
+    let one = corpus(1);
+    assert!(one.contains_key(MANIFEST_FILE) && one.contains_key("clinic/talks/unigrams.arrow"));
+    let two = corpus(2);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&one), names(&two));
+    for (name, bytes) in &one {
+        assert_eq!(Some(bytes), two.get(name), "{name}");
+    }
+}
+
+#[test]
+fn a_complete_corpus_is_kept_and_a_changed_one_is_made_anew() {
+    let workspace = Workspace::new("max_length: 64", &synthetic("triage_line", 50));
+    let run = || {
+        let mut recorder = Recorder::default();
+        let origin = workspace.path(CORPUS_FILE);
+        let manifest = prepare::run(&workspace.config(), &origin, &mut recorder).unwrap();
+        (manifest, recorder.begun, recorder.kept)
+    };
+    let begun = vec!["tokenizer".to_owned(), "clinic/notes".to_owned()];
+    let (first, stages, kept) = run();
+    assert_eq!((stages, kept), (begun.clone(), 0));
+    let before = contents(&workspace.path("out"));
+    let (again, stages, kept) = run();
+    assert_eq!((again, stages, kept), (first.clone(), vec![], 1));
+    assert_eq!(contents(&workspace.path("out")), before);
+
+    let shard = workspace
+        .path("out")
+        .join(&only_source(&first).train.shards[0].stored.file);
+    fs::write(&shard, "cut short").unwrap();
+    let (mended, stages, _) = run();
+    assert_eq!((mended, stages), (first, begun.clone()));
+    assert_eq!(contents(&workspace.path("out")), before);
+
+    workspace.write(
+        "out/clinic/notes/train-00009.arrow.tmp",
+        b"left by a killed run",
+    );
+    workspace.configure("max_length: 32", &synthetic("triage_line", 50));
+    let (changed, stages, _) = run();
+    assert_eq!((changed.max_length, stages), (32, begun));
+    let files = contents(&workspace.path("out"));
+    assert!(
+        !files.keys().any(|name| name.contains(".tmp")),
+        "{:?}",
+        files.keys()
+    );
+}
+
+#[test]
+fn a_failed_run_leaves_no_manifest() {
+    let sources = |file: &str| {
+        format!(
+            "{}\n  - {{id: bad, licence: x, read: {{json_lines: {{path: {file}, text: text}}}}}}",
+            synthetic("triage_line", 20)
+        )
+    };
+    let workspace = Workspace::new("max_length: 64", &sources("good.jsonl"));
+    workspace.write("good.jsonl", b"{\"text\": \"some words here\"}\n");
+    workspace.write("bad.jsonl", b"{\"text\": \"some words here\"}\n{\"text\": ");
+    workspace.prepare().unwrap();
+    assert!(workspace.path("out").join(MANIFEST_FILE).exists());
+    workspace.configure("max_length: 64", &sources("bad.jsonl"));
+    workspace.prepare().unwrap_err();
+    assert!(!workspace.path("out").join(MANIFEST_FILE).exists());
+    workspace.configure("max_length: 64", &sources("good.jsonl"));
+    workspace.prepare().unwrap();
+}
+
+#[test]
+fn two_preparations_of_one_folder_do_not_mix() {
+    let workspace = Workspace::new("max_length: 64", &synthetic("triage_line", 5));
+    workspace.write("out/.prepare.lock", b"");
+    let held = File::open(workspace.path("out/.prepare.lock")).unwrap();
+    held.lock().unwrap();
+    let error = workspace.prepare().unwrap_err().to_string();
+    assert!(
+        error.starts_with("another process is preparing "),
+        "{error}"
+    );
+    held.unlock().unwrap();
+    workspace.prepare().unwrap();
+}

@@ -1,0 +1,91 @@
+//! Preparing the real text that lies beside the project, where it does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cohort::config;
+use cohort::corpus::Manifest;
+use cohort::prepare;
+use cohort::prepare::config::CorpusConfig;
+use cohort::prepare::progress::Silent;
+use tokio::time::Instant;
+
+/// Prints what a preparation came to.
+#[expect(clippy::print_stdout, reason = "figures for whoever runs the test")]
+pub fn report(manifest: &Manifest, elapsed: Duration) {
+    let mut tokens = 0;
+    for (index, institution, source) in manifest.sources() {
+        let (train, held_out) = (&source.train, &source.held_out);
+        tokens += train.tokens + held_out.tokens;
+        println!(
+            "{index} {}/{}: {} + {} documents, {} + {} chunks, {} + {} tokens, dropped {:?}",
+            institution.id,
+            source.id,
+            train.documents,
+            held_out.documents,
+            train.chunks,
+            held_out.chunks,
+            train.tokens,
+            held_out.tokens,
+            source.dropped,
+        );
+    }
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "{tokens} tokens in {seconds:.1} s, {:.0} tokens/s",
+        tokens as f64 / seconds
+    );
+}
+
+#[test]
+fn the_shared_corpus_prepares() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let origin = project.join("configs/corpus/shared.yaml");
+    let mut config: CorpusConfig = config::load(&origin).unwrap();
+    if !project.join("../shared/data").exists() {
+        println!("skipped: no ../shared/data");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    config.output = folder.path().join("corpus");
+    let started = Instant::now();
+    // A pool of its own: others' tests would wait for these batches in the common one.
+    let pool = rayon::ThreadPoolBuilder::new().build().unwrap();
+    let manifest = pool
+        .install(|| prepare::run(&config, &origin, &mut Silent))
+        .unwrap();
+    report(&manifest, started.elapsed());
+
+    let info = &manifest.tokenizer;
+    assert_eq!((info.vocab_size, info.random_ids_end), (50_368, 50_285));
+    assert_eq!((info.unk, info.cls, info.sep), (50_280, 50_281, 50_282));
+    assert_eq!((info.pad, info.mask), (50_283, 50_284));
+    let counted: Vec<(String, u64)> = manifest
+        .sources()
+        .map(|(_, institution, source)| {
+            let dropped: u64 = source.dropped.values().sum();
+            let documents = source.train.documents + source.held_out.documents + dropped;
+            (format!("{}/{}", institution.id, source.id), documents)
+        })
+        .collect();
+    // Counted by other means: lines of the JSON files, rows of the tables, files of the folders.
+    let expected = [
+        ("nlm/pmc", 2365),
+        ("nlm/pubmed", 2396),
+        ("nih/medquad", 13_398),
+        ("aci-bench/visits", 2 * 207),
+        ("mts-dialog/sections", 2 * 1701),
+        ("primock57/notes", 57),
+        ("western/interviews", 272),
+    ];
+    assert_eq!(
+        counted,
+        expected.map(|(name, documents)| (name.to_owned(), documents))
+    );
+    let again = Instant::now();
+    assert_eq!(
+        prepare::run(&config, &origin, &mut Silent).unwrap(),
+        manifest
+    );
+    println!("kept in {:.3} s", again.elapsed().as_secs_f64());
+}
