@@ -1,7 +1,7 @@
 //! Whether a corpus that is already there is the one that is asked for.
 //!
-//! The fingerprint covers the configuration, the tokenizer's bytes, and name, size and time of every
-//! input file. It says nothing about the shards: a corpus is believed only where its manifest
+//! The fingerprint covers the configuration, the tokenizer's bytes, and name, size and time of
+//! every input file. It says nothing about the shards: a corpus is believed only where its manifest
 //! stands, every file in it has its size, and the tokenizer its digest.
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! Which documents training never sees.
 //!
-//! Decided by the text alone, so that equal texts fall on one side, in whatever source or order they
-//! stand, and a document never changes sides when others are added. Raising the share only ever
+//! Decided by the text alone, so that equal texts fall on one side, in whatever source or order
+//! they stand, and a document never changes sides when others are added. Raising the share only ever
 //! moves documents out of training.
 
 /// Whether a document of this text is held out, at a share in thousandths.

@@ -80,8 +80,8 @@ impl Progress for Bar {
             Unit::Documents => "{human_pos}/{human_len}",
         };
         let template = match stage.total {
-            0 => "{prefix:24} {spinner} {msg}".to_owned(),
-            _ => format!("{{prefix:24}} {{bar:24}} {amount} {{msg}}"),
+            0 => "{prefix:24} {spinner} {wide_msg}".to_owned(),
+            _ => format!("{{prefix:24}} {{bar:24}} {amount} {{wide_msg}}"),
         };
         let style = ProgressStyle::with_template(&template).expect("the templates are fixed");
         let target = ProgressDrawTarget::stderr_with_hz(BAR_REDRAWS_PER_SECOND);
@@ -109,9 +109,9 @@ impl Progress for Bar {
     }
 
     fn kept(&mut self, folder: &Path) {
-        let target = ProgressDrawTarget::stderr();
-        let line = ProgressBar::with_draw_target(None, target);
-        line.println(format!(
+        let style = ProgressStyle::with_template("{msg}").expect("the template is fixed");
+        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        line.with_style(style).finish_with_message(format!(
             "{}: prepared before from the same inputs, kept",
             folder.display()
         ));

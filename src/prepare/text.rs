@@ -290,7 +290,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_survives_every_encoding(text in "[^\u{0}\u{feff}]{0,40}", piece in 1_usize..9) {
+        fn texts_survive_every_encoding(text in "[^\u{0}\u{feff}]{0,40}", piece in 1_usize..9) {
             let units: Vec<u16> = text.encode_utf16().collect();
             let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
             let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();

@@ -106,7 +106,8 @@ pub const CONDITIONS: &[Condition] = &[
                 "No focal consolidation is seen.",
                 "Bullae are noted at the {side} apex.",
             ],
-            impression: "hyperinflation consistent with chronic obstructive pulmonary disease, no pneumonia",
+            impression: "hyperinflation consistent with chronic obstructive pulmonary disease, \
+                         no pneumonia",
         },
         drugs: &[
             drug("prednisone", &["30 mg", "40 mg"], "by mouth once daily"),

@@ -43,7 +43,8 @@ impl Writer<'_> {
         let course = case.fill(dice.pick(case.condition.course));
         let vitals = self.vitals(&case.vitals(day, dice));
         format!(
-            "{}{} {feeling} {symptom}.\n{}{vitals} {exam} {}.\n{}{name}, day {day}. {course}\n{}{action} {drug}.\n",
+            "{}{} {feeling} {symptom}.\n{}{vitals} {exam} {}.\n\
+             {}{name}, day {day}. {course}\n{}{action} {drug}.\n",
             house.heading(house.term("Subjective", "S")),
             capitalize(house.person),
             house.heading(house.term("Objective", "O")),
@@ -65,7 +66,8 @@ impl Writer<'_> {
         } = vitals;
         if self.house.terse {
             format!(
-                "T {temperature}, HR {pulse}, BP {systolic}/{diastolic}, RR {breaths}, SpO2 {saturation}%."
+                "T {temperature}, HR {pulse}, BP {systolic}/{diastolic}, RR {breaths}, \
+                 SpO2 {saturation}%."
             )
         } else {
             format!(

@@ -78,5 +78,8 @@ fn notes_are_the_same_on_every_machine() {
             hasher.update(notes.note(number).as_bytes());
         }
     }
-    assert_eq!(hasher.finalize().to_hex().as_str(), "DIGEST");
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "542ed4dddacd383bf741b2090798e3c4a3b948854244a4553507d7479731f009"
+    );
 }

@@ -39,13 +39,15 @@ pub fn write(writer: &Writer<'_>, dice: &mut Dice) -> String {
     let temperature = house.temperature(vitals.temperature_tenths);
     if house.terse {
         format!(
-            "{}{sex} {arrival}. c/o {complaint} {duration}. {history}. {temperature} HR{} BP{}/{} sat{} \
+            "{}{sex} {arrival}. c/o {complaint} {duration}. {history}. {temperature} HR{} \
+             BP{}/{} sat{} \
              pain {pain}/10. cat {category}",
             case.age, vitals.pulse, vitals.systolic, vitals.diastolic, vitals.saturation,
         )
     } else {
         format!(
-            "Triage category {category}. {}-year-old {}, {arrival}: {complaint}, {duration}; also {}; \
+            "Triage category {category}. {}-year-old {}, {arrival}: {complaint}, {duration}; \
+             also {}; \
              denies {}. Temp {temperature}, pulse {}, SpO2 {}%. Pain {pain} of 10. Allergies: {}.",
             case.age,
             case.noun(),
