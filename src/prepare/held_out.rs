@@ -1,8 +1,8 @@
 //! Which documents training never sees.
 //!
 //! Decided by the text alone, so that equal texts fall on one side, in whatever source or order
-//! they stand, and a document never changes sides when others are added. Raising the share only ever
-//! moves documents out of training.
+//! they stand, and a document never changes sides when others are added. Raising the share only
+//! ever moves documents out of training.
 
 /// Whether a document of this text is held out, at a share in thousandths.
 pub fn is_held_out(text: &str, permille: u32) -> bool {

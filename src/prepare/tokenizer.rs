@@ -1,10 +1,10 @@
 //! The tokenizer of a corpus: the ids of its special tokens, and documents into chunks.
 //!
 //! A chunk is `[CLS] ids [SEP]` with at most `max_length` tokens; a document longer than that
-//! becomes several, without overlap, the last one as long as what remains; documents are never joined
-//! (`BioClinical` ModernBERT, `pretraining_resources/convert_dataset_to_mds.py`). Unlike that
-//! script, the first token of a later chunk is left as it is, so that the chunks of a document always add
-//! up to its ids.
+//! becomes several, without overlap, the last one as long as what remains; documents are never
+//! joined (`BioClinical` ModernBERT, `pretraining_resources/convert_dataset_to_mds.py`). Unlike
+//! that script, the first token of a later chunk is left as it is, so that the chunks of a document
+//! always add up to its ids.
 //!
 //! Text can never produce a special token: `[SEP]` written in a note becomes ordinary tokens.
 
