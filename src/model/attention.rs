@@ -1,5 +1,5 @@
-//! The attention kernels: softmax(q·kᵀ / √head_size)·v inside each document of a pack, over the
-//! whole document (global layers) or a window around each token (local layers).
+//! The attention kernels: softmax(q·kᵀ / √d)·v with heads of size d, inside each document of a
+//! pack, over the whole document (global layers) or a window around each token (local layers).
 //!
 //! Never sees weights, positions or precision policy: tensors in, a tensor of the same kind out.
 //!

@@ -1,7 +1,7 @@
 //! Dropout whose mask is a function of (seed, row, layer, place in the row) alone: neither the
 //! micro-batch, nor the rank, nor the device decides what is dropped.
 //!
-//! The random bits come from SplitMix64 (Steele, Lea, Flood 2014,
+//! The random bits come from `SplitMix64` (Steele, Lea, Flood 2014,
 //! <https://doi.org/10.1145/2660193.2660195>) used as a counter-based generator, in integer tensor
 //! operations, which are exact everywhere. Each 64-bit output decides four numbers with 16 bits each.
 
@@ -95,7 +95,7 @@ impl Dropout {
         let numbers = shape[0] * shape[1];
         let words = (numbers + LANES - 1) / LANES;
         let counters = Tensor::arange_start(1, words + 1, (Kind::Int64, device));
-        let bits = mix_tensor(counters * GOLDEN_GAMMA as i64 + key as i64);
+        let bits = mix_tensor(&(counters * GOLDEN_GAMMA as i64 + key as i64));
         let lanes: Vec<Tensor> = (0..LANES)
             .map(|lane| {
                 bits.bitwise_right_shift_tensor_scalar(lane * LANE_BITS)
@@ -110,7 +110,7 @@ impl Dropout {
     }
 }
 
-/// SplitMix64's output function of a state that has been advanced.
+/// `SplitMix64`'s output function of a state that has been advanced.
 fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(GOLDEN_GAMMA);
     let word = (word ^ (word >> 30)).wrapping_mul(FIRST_FACTOR);
@@ -120,13 +120,13 @@ fn mix(word: u64) -> u64 {
 
 /// The same without advancing, on int64 tensors; their shift is arithmetic, so the sign bits that it
 /// brings in are masked off.
-fn mix_tensor(words: Tensor) -> Tensor {
+fn mix_tensor(words: &Tensor) -> Tensor {
     let shifted = |words: &Tensor, by: i64| {
         words
             .bitwise_right_shift_tensor_scalar(by)
             .bitwise_and((1i64 << (64 - by)) - 1)
     };
-    let words = words.bitwise_xor_tensor(&shifted(&words, 30)) * FIRST_FACTOR as i64;
+    let words = words.bitwise_xor_tensor(&shifted(words, 30)) * FIRST_FACTOR as i64;
     let words = words.bitwise_xor_tensor(&shifted(&words, 27)) * SECOND_FACTOR as i64;
     words.bitwise_xor_tensor(&shifted(&words, 31))
 }
@@ -144,7 +144,7 @@ mod tests {
         // The first outputs of SplitMix64 seeded with 1234567, as published with the generator.
         let published = [6_457_827_717_110_365_317u64, 3_203_168_211_198_807_973];
         let counters = Tensor::arange_start(1, 3, (Kind::Int64, Device::Cpu));
-        let words = mix_tensor(counters * GOLDEN_GAMMA as i64 + 1_234_567);
+        let words = mix_tensor(&(counters * GOLDEN_GAMMA as i64 + 1_234_567));
         for (index, wanted) in published.into_iter().enumerate() {
             assert_eq!(words.int64_value(&[index as i64]) as u64, wanted);
             let state = 1_234_567u64.wrapping_add(GOLDEN_GAMMA.wrapping_mul(index as u64));

@@ -158,7 +158,7 @@ impl Reader {
                 None | Some(Value::Null) => {}
                 Some(value) if value == wanted => {}
                 Some(value) => {
-                    problems.push(format!("{key} is {value}, only {wanted} is supported"))
+                    problems.push(format!("{key} is {value}, only {wanted} is supported"));
                 }
             }
         }

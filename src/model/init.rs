@@ -6,7 +6,7 @@
 //! 0. (transformers initializes `head.dense` and the decoder like the latter; the training code,
 //! followed here, like the former.)
 //!
-//! Every parameter has its own ChaCha8 stream, keyed by seed and name, and only operations that IEEE
+//! Every parameter has its own `ChaCha8` stream, keyed by seed and name, and only operations that IEEE
 //! 754 rounds exactly are used. So the numbers are the same on every machine, and a parameter does
 //! not change when another is added.
 

@@ -1,5 +1,5 @@
-//! Rotary position embeddings (Su et al. 2021, <https://arxiv.org/abs/2104.09864>) in the NeoX
-//! arrangement: number i of a head turns with number i + half.
+//! Rotary position embeddings (Su et al. 2021, <https://arxiv.org/abs/2104.09864>) in the
+//! arrangement of GPT-NeoX: number i of a head turns with number i + half.
 //!
 //! Angles are fp32 whatever the precision of the products, and positions restart at 0 in every
 //! document.
@@ -62,7 +62,7 @@ impl RotaryTable {
 mod tests {
     use super::*;
 
-    /// A rotation by p·f of the plane (x_i, x_{i+half}), worked out by hand.
+    /// A rotation by p·f of the plane of numbers i and i + half, worked out by hand.
     #[test]
     fn pairs_turn_by_position_times_frequency() {
         let positions = positions(&[0, 1, 4], Device::Cpu);

@@ -44,7 +44,7 @@ pub struct ModelSettings {
     #[garde(inner(range(min = 1, max = 1_048_576)))]
     pub max_positions: Option<i64>,
     /// Share of the attention output projection's numbers that is dropped while training. ModernBERT
-    /// and BioClinical ModernBERT were trained with 0.1.
+    /// and its clinical successors were trained with 0.1.
     #[serde(default)]
     #[garde(range(min = 0.0, max = 0.9))]
     pub attention_output_dropout: f64,

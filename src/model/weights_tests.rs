@@ -92,8 +92,7 @@ fn encoder_only_files_need_a_head() {
 fn everything_that_does_not_fit_is_named_at_once() {
     let odd = Tensor::ones([3], (Kind::Float, Device::Cpu));
     let rename = |name: &str| match name {
-        "model.layers.1.attn_norm.weight" => None,
-        "model.layers.1.mlp.Wo.weight" => None,
+        "model.layers.1.attn_norm.weight" | "model.layers.1.mlp.Wo.weight" => None,
         "model.final_norm.weight" => Some("model.last_norm.weight".to_owned()),
         _ => Some(name.to_owned()),
     };
