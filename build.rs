@@ -1,5 +1,6 @@
-//! Compiles the C++ shim of `src/torch/shim/` against the libtorch that LIBTORCH names, and tells
-//! the linker where that libtorch is found at run time.
+//! Compiles the C++ shim of `src/torch/shim/` against the libtorch that LIBTORCH names, tells the
+//! linker where that libtorch is found at run time, and compiles the protocol (through protox, so
+//! that no protoc is needed).
 
 use std::env;
 use std::fs;
@@ -9,6 +10,16 @@ fn main() {
     let libtorch = libtorch();
     compile_shim(&libtorch);
     set_run_paths(&libtorch);
+    compile_protocol();
+}
+
+fn compile_protocol() {
+    println!("cargo:rerun-if-changed=src/wire/run.proto");
+    let files = protox::compile(["src/wire/run.proto"], ["src/wire"])
+        .expect("the protocol's file is part of the source tree and well formed");
+    tonic_prost_build::configure()
+        .compile_fds(files)
+        .expect("the protocol's code is written to OUT_DIR");
 }
 
 /// The folder that holds `include/` and `lib/` of libtorch.

@@ -1,11 +1,240 @@
-//! Reading YAML files. The only user of the YAML crate, so that a swap touches one file.
+//! The run's YAML: the settings of every module composed into one file, and the checks that need more
+//! than one of them. The only user of the YAML crate, so that a swap touches one file.
 
 use std::fs;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use garde::Validate;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::data::blueprint::BlueprintSpec;
+use crate::evaluate::EvaluationSettings;
+use crate::model::settings::ModelSettings;
+use crate::run::schedule::PhaseSettings;
+use crate::store::retention::Retention;
+use crate::store::settings::StoreSettings;
+use crate::train::optimizer::settings::OptimizerSettings;
+use crate::train::settings::{BatchSettings, MaskingSettings, Precision};
+
+/// One run, as it stands in its YAML. Paths are relative to the file.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Names the run's folder in the store: letters, digits, `-`, `_` and `.`.
+    #[garde(pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"))]
+    pub name: String,
+    /// Where runs are kept: a folder, or an `s3://`, `gs://` or `az://` URL.
+    #[garde(dive)]
+    pub store: StoreSettings,
+    /// The prepared corpus, a folder that `cohort prepare` wrote.
+    #[garde(skip)]
+    pub corpus: PathBuf,
+    /// Order of the data, masks, dropout and random weights all come from it.
+    #[garde(skip)]
+    pub seed: u64,
+    /// Worker processes, one device each.
+    #[garde(range(min = 1, max = 4096))]
+    pub ranks: u32,
+    /// Threads of each rank's matrix products. Without it the local cores are shared out. Losses are
+    /// equal to the bit only for an equal number.
+    #[serde(default)]
+    #[garde(inner(range(min = 1, max = 1024)))]
+    pub threads_per_rank: Option<u32>,
+    /// Where the coordinator listens. Port 0 takes a free one.
+    #[serde(default = "default_listen")]
+    #[garde(custom(check_loopback))]
+    pub listen: SocketAddr,
+    #[garde(dive)]
+    pub model: ModelSettings,
+    /// Where the weights come from when the run begins.
+    #[serde(default)]
+    #[garde(skip)]
+    pub start: Start,
+    #[serde(default)]
+    #[garde(skip)]
+    pub precision: Precision,
+    #[garde(dive)]
+    pub batch: BatchSettings,
+    #[serde(default)]
+    #[garde(dive)]
+    pub masking: MaskingSettings,
+    #[serde(default)]
+    #[garde(dive)]
+    pub optimizer: OptimizerSettings,
+    /// The schedule: phases one after the other.
+    #[garde(length(min = 1, max = 64), dive)]
+    pub phases: Vec<PhaseSettings>,
+    #[serde(default)]
+    #[garde(dive)]
+    pub checkpoints: CheckpointSettings,
+    #[serde(default)]
+    #[garde(dive)]
+    pub evaluation: EvaluationSettings,
+    #[serde(default)]
+    #[garde(dive)]
+    pub timeouts: Timeouts,
+}
+
+/// Where the weights come from when the run begins.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Megatron initialization from the run's seed.
+    #[default]
+    Random,
+    /// A Hugging Face model folder (`model.safetensors`, `config.json`); a checkpoint of Cohort is
+    /// one. Only its weights are taken.
+    HuggingFace(PathBuf),
+    /// A smaller model's folder, whose weights are tiled into this one from the middle.
+    Tile(PathBuf),
+}
+
+/// When checkpoints are made (also at phase ends, on command and at stop), and which are kept.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps between two checkpoints.
+    #[garde(inner(range(min = 1)))]
+    pub every_steps: Option<u64>,
+    /// Time between two checkpoints, such as `30m`.
+    #[serde(with = "humantime_serde")]
+    #[garde(skip)]
+    pub every: Option<Duration>,
+    #[garde(dive)]
+    pub keep: Retention,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            every_steps: None,
+            every: Some(Duration::from_secs(30 * 60)),
+            keep: Retention::default(),
+        }
+    }
+}
+
+/// How long to wait before a wait becomes a named failure.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// For all ranks to join, and again for them to connect to each other.
+    #[serde(with = "humantime_serde")]
+    #[garde(skip)]
+    pub gather: Duration,
+    /// For one collective operation: the slowest rank's step must fit.
+    #[serde(with = "humantime_serde")]
+    #[garde(skip)]
+    pub collective: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            gather: Duration::from_secs(300),
+            collective: Duration::from_secs(600),
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn check_loopback(address: &SocketAddr, (): &()) -> garde::Result {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(garde::Error::new(
+        "must be a loopback address: without TLS and a token the coordinator serves this machine only",
+    ))
+}
+
+impl RunConfig {
+    /// Reads a run's YAML, makes its paths absolute and checks what needs more than one field.
+    pub fn load(path: &Path) -> Result<Self> {
+        let mut config: Self = load(path)?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        config.resolve(base)?;
+        config.check().with_context(|| path.display().to_string())?;
+        Ok(config)
+    }
+
+    fn resolve(&mut self, base: &Path) -> Result<()> {
+        let absolute = |path: &Path| {
+            std::path::absolute(base.join(path))
+                .with_context(|| format!("cannot make {} absolute", path.display()))
+        };
+        self.corpus = absolute(&self.corpus)?;
+        if !self.store.url.contains("://") {
+            self.store.url = absolute(Path::new(&self.store.url))?.display().to_string();
+        }
+        match &mut self.start {
+            Start::Random => {}
+            Start::HuggingFace(path) | Start::Tile(path) => *path = absolute(path)?,
+        }
+        Ok(())
+    }
+
+    /// Rules across fields; those of one field stand on the field.
+    fn check(&self) -> Result<()> {
+        let mut names: Vec<&str> = self
+            .phases
+            .iter()
+            .map(|phase| phase.name.as_str())
+            .collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!(
+                "phases: two are named \"{}\"\n  hint: give each phase its own name",
+                pair[0]
+            );
+        }
+        if self.batch.micro_rows > self.batch.rows {
+            bail!(
+                "batch.micro_rows is {}, but a step has only {} rows\n  hint: lower micro_rows",
+                self.batch.micro_rows,
+                self.batch.rows
+            );
+        }
+        for phase in &self.phases {
+            if let Some(warmup) = &phase.rows_warmup
+                && warmup.from_rows > self.batch.rows
+            {
+                bail!(
+                    "phase \"{}\": rows_warmup.from_rows is {}, but a full step has only {} rows",
+                    phase.name,
+                    warmup.from_rows,
+                    self.batch.rows
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What the run's blueprint is drawn from.
+    pub fn blueprint_spec(&self) -> BlueprintSpec {
+        BlueprintSpec {
+            seed: self.seed,
+            row_tokens: self.batch.row_tokens,
+            rows: self.batch.rows,
+            protect_special: self.masking.protect_special_tokens,
+            phases: self.phases.clone(),
+        }
+    }
+
+    /// The run's highest learning rate, against which decoupled weight decay is scaled.
+    pub fn learning_rate_max(&self) -> f64 {
+        self.phases
+            .iter()
+            .map(|phase| phase.learning_rate)
+            .fold(0.0, f64::max)
+    }
+}
 
 /// Reads and validates a YAML file. Errors name the file, line, column and field, and never quote
 /// anything but the configuration itself.

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `cohort` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cohort::cli::main()
+}

@@ -1,1 +1,212 @@
-//! To be written.
+//! The command line: it operates, it does not configure. No flag repeats a field of the YAML.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::run::command::CommandKind;
+use crate::telemetry::{self, LogFormat};
+
+mod display;
+mod look;
+mod operate;
+mod plan;
+mod prepare;
+mod quickstart;
+mod table;
+mod train;
+
+/// Continues the pre-training of `ModernBERT` encoders on text from many institutions.
+#[derive(Parser, Debug)]
+#[command(name = "cohort", version, propagate_version = true)]
+pub struct Cli {
+    /// Write log lines as JSON.
+    #[arg(long, global = true)]
+    log_json: bool,
+    /// Which log lines to write, such as `info` or `cohort=debug`.
+    #[arg(long, global = true, default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand, Debug)]
+enum Subcommands {
+    /// Turn sources into token shards and a manifest.
+    Prepare { corpus: PathBuf },
+    /// Show what a run will be: tokens and epochs per source, steps, rows, memory.
+    Plan { run: PathBuf },
+    /// Run the coordinator and its ranks on this machine, or continue a run.
+    Train { run: PathBuf },
+    /// Start a decay from an earlier checkpoint as a run of its own; the trunk stays as it is.
+    Branch(BranchArguments),
+    /// Run the coordinator alone; it prints its address.
+    Coordinate { run: PathBuf },
+    /// Run ranks for a coordinator.
+    Work(WorkArguments),
+    /// Show where a run stands.
+    Status {
+        #[command(flatten)]
+        run: RunArgument,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leave the stable phase for the decay, at the next step.
+    Decay {
+        #[command(flatten)]
+        run: RunArgument,
+        /// Length of the decay in tokens, instead of the run's own.
+        #[arg(long)]
+        tokens: Option<u64>,
+    },
+    /// Take a checkpoint at the next step.
+    Checkpoint(RunArgument),
+    /// Hold the run at the next step.
+    Pause(RunArgument),
+    /// Let a paused run go on.
+    Resume(RunArgument),
+    /// Take a checkpoint at the next step and end.
+    Stop(RunArgument),
+    /// List a run's checkpoints.
+    Checkpoints(RunArgument),
+    /// Check every byte of a run's checkpoints against their digests.
+    Verify(RunArgument),
+    /// Show whose text a checkpoint has seen.
+    Ledger {
+        /// A checkpoint's folder or URL.
+        checkpoint: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the exact batch of a step.
+    Inspect {
+        run: PathBuf,
+        #[arg(long)]
+        step: u64,
+        /// Write the rows to this safetensors file instead of summing them up.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+    /// Fill the `[MASK]` tokens of a text.
+    FillMask {
+        /// A checkpoint's folder, or any Hugging Face folder of a `ModernBERT`.
+        checkpoint: PathBuf,
+        text: String,
+        #[arg(long, default_value_t = 5)]
+        top: usize,
+    },
+    /// The whole run on an embedded corpus: prepare, train, decay on command, result.
+    Quickstart {
+        /// Where the corpus and the run go.
+        #[arg(default_value = "quickstart")]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct BranchArguments {
+    /// The checkpoint to start from: `RUN-FOLDER/checkpoints/step-…`, a folder or a URL.
+    checkpoint: String,
+    /// The branch's own run file; its first decay phase begins at once.
+    run: PathBuf,
+    /// Branch from a checkpoint that has decayed already.
+    #[arg(long)]
+    from_decayed: bool,
+}
+
+#[derive(Args, Debug)]
+struct WorkArguments {
+    /// The coordinator's address, such as `http://127.0.0.1:7077`.
+    #[arg(long)]
+    coordinator: String,
+    /// Local ranks to run.
+    #[arg(long, default_value_t = 1)]
+    ranks: u32,
+}
+
+#[derive(Args, Debug)]
+struct RunArgument {
+    /// The run's folder or URL, its YAML, or its coordinator's `http://` address.
+    #[arg(long = "run", value_name = "RUN")]
+    run: String,
+}
+
+/// Parses the command line, runs it and gives the exit code: 0, 1 for a failure, 2 for bad usage.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = if cli.log_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    telemetry::start_logging(format, &cli.log);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Subcommands) -> Result<()> {
+    match command {
+        Subcommands::Prepare { corpus } => prepare::prepare(&corpus),
+        Subcommands::Plan { run } => plan::plan(&run),
+        Subcommands::Train { run } => block_on(train::train(&run, None)),
+        Subcommands::Branch(arguments) => block_on(train::branch(
+            &arguments.checkpoint,
+            &arguments.run,
+            arguments.from_decayed,
+        )),
+        Subcommands::Coordinate { run } => block_on(train::coordinate(&run)),
+        Subcommands::Work(arguments) => {
+            block_on(train::work(&arguments.coordinator, arguments.ranks))
+        }
+        Subcommands::Status { run, json } => block_on(operate::status(&run.run, json)),
+        Subcommands::Decay { run, tokens } => command_to(run, CommandKind::Decay { tokens }),
+        Subcommands::Checkpoint(run) => command_to(run, CommandKind::Checkpoint),
+        Subcommands::Pause(run) => command_to(run, CommandKind::Pause),
+        Subcommands::Resume(run) => command_to(run, CommandKind::Resume),
+        Subcommands::Stop(run) => command_to(run, CommandKind::Stop),
+        Subcommands::Checkpoints(run) => block_on(look::checkpoints(&run.run)),
+        Subcommands::Verify(run) => block_on(look::verify(&run.run)),
+        Subcommands::Ledger { checkpoint, json } => block_on(look::ledger(&checkpoint, json)),
+        Subcommands::Inspect { run, step, output } => {
+            block_on(look::inspect(&run, step, output.as_deref()))
+        }
+        Subcommands::FillMask {
+            checkpoint,
+            text,
+            top,
+        } => look::fill_mask(&checkpoint, &text, top),
+        Subcommands::Quickstart { folder } => block_on(quickstart::quickstart(&folder)),
+    }
+}
+
+fn command_to(run: RunArgument, kind: CommandKind) -> Result<()> {
+    block_on(operate::command(&run.run, kind))
+}
+
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("cohort-io")
+        .build()?
+        .block_on(future)
+}
+
+/// Writes to stdout what a person or a pipe asked for.
+fn say(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}") {
+        // The reader of the pipe has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,1 +1,174 @@
-//! To be written.
+//! The coordinator: serves ranks and operators on one port, ticks the run's state machine and carries
+//! out its effects. It is never in the path of a step.
+//!
+//! One task owns the [`RunState`]; everything else sends it events. All waits have deadlines.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::config::RunConfig;
+use crate::coordinator::archive::Archive;
+use crate::coordinator::claim::Claim;
+use crate::coordinator::core::{Core, Message};
+use crate::coordinator::service::Service;
+use crate::run::command::CommandKind;
+use crate::store::address::CheckpointAddress;
+use crate::telemetry::StatusView;
+use crate::wire::MESSAGE_BYTES_MAX;
+use crate::wire::proto::coordinator_server::CoordinatorServer;
+
+mod archive;
+pub mod claim;
+mod core;
+mod service;
+
+/// Events that may wait for the core; senders wait when it is full.
+const EVENTS_MAX: usize = 256;
+const TICK: Duration = Duration::from_millis(200);
+/// How long ranks and operators may take to hang up once the run is over.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A coordinator that is listening; [`Coordinator::run`] serves until the run is over.
+pub struct Coordinator {
+    listener: TcpListener,
+    core: Core,
+    events: (mpsc::Sender<Message>, mpsc::Receiver<Message>),
+    status: watch::Receiver<StatusView>,
+    claim: Claim,
+}
+
+impl Coordinator {
+    /// Listens, claims the run in its store (a live coordinator of the same run keeps it), and picks
+    /// the checkpoint to continue from.
+    pub async fn start(
+        config: RunConfig,
+        yaml: String,
+        branch: Option<CheckpointAddress>,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!(
+                "cannot listen on {}\n  hint: choose another port in `listen`, or 0 for a free one",
+                config.listen
+            )
+        })?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let claim = Claim::take(&config, &url, branch).await?;
+        let events = mpsc::channel(EVENTS_MAX);
+        let keep = config.checkpoints.keep.clone();
+        let archive = Archive::open(&claim, keep, &yaml, events.0.clone()).await?;
+        let (core, status) = Core::new(config, &claim, archive)?;
+        info!(%url, epoch = %claim.epoch, run = claim.store.address(), "coordinator listens");
+        Ok(Self {
+            listener,
+            core,
+            events,
+            status,
+            claim,
+        })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.claim.url
+    }
+
+    /// The newest status, for a display beside the coordinator.
+    pub fn status(&self) -> watch::Receiver<StatusView> {
+        self.status.clone()
+    }
+
+    /// Where the run's own commands (Ctrl-C becomes a stop) enter.
+    pub fn commands(&self) -> Commands {
+        Commands(self.events.0.clone())
+    }
+
+    /// Serves until the run is over. An error says why the run failed.
+    pub async fn run(self) -> Result<()> {
+        let Self {
+            listener,
+            mut core,
+            events: (sender, mut receiver),
+            status,
+            claim,
+        } = self;
+        let stop = CancellationToken::new();
+        let service = CoordinatorServer::new(Service::new(sender, status))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let served = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                tonic::transport::Server::builder()
+                    .tcp_nodelay(true)
+                    .http2_keepalive_interval(Some(Duration::from_secs(10)))
+                    .add_service(service)
+                    .serve_with_incoming_shutdown(
+                        TcpListenerStream::new(listener),
+                        stop.cancelled_owned(),
+                    )
+                    .await
+            }
+        });
+        let outcome = drive(&mut core, &mut receiver).await;
+        let closed = core.close().await;
+        stop.cancel();
+        if tokio::time::timeout(DRAIN_TIMEOUT, served).await.is_err() {
+            info!("connections still open when the coordinator ended");
+        }
+        claim.release().await?;
+        outcome.and(closed)
+    }
+}
+
+async fn drive(core: &mut Core, receiver: &mut mpsc::Receiver<Message>) -> Result<()> {
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            message = receiver.recv() => message.context("the core keeps a sender of its own")?,
+            _ = ticks.tick() => Message::Tick,
+        };
+        let now = started.elapsed();
+        if let Some(outcome) = core.handle(message, now).await? {
+            return match outcome {
+                None => Ok(()),
+                Some(error) => {
+                    error!(%error, "the run failed");
+                    Err(anyhow!(error))
+                }
+            };
+        }
+    }
+}
+
+/// Asks the run's state machine from inside the coordinator's process.
+#[derive(Clone)]
+pub struct Commands(mpsc::Sender<Message>);
+
+impl Commands {
+    /// Why it was refused, if it was.
+    pub async fn ask(&self, kind: CommandKind) -> Result<Option<String>> {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .send(Message::Asked { kind, reply })
+            .await
+            .context("the coordinator has ended")?;
+        let record = answer.await.context("the coordinator has ended")?;
+        Ok(core::refusal(&record))
+    }
+
+    /// Ends the run as failed, for a reason that the ranks cannot report themselves.
+    pub async fn fail(&self, error: String) -> Result<()> {
+        self.0
+            .send(Message::Broken { error })
+            .await
+            .context("the coordinator has ended")
+    }
+}

@@ -19,10 +19,12 @@ use crate::data::shard::TokenShard;
 use crate::ids::SourceIndex;
 
 pub mod batch;
+pub mod blueprint;
 pub mod held_out;
 mod manifest;
 pub mod prefetch;
 pub mod shard;
+pub mod unigrams;
 
 const PREPARE_AGAIN: &str = "\n  hint: run cohort prepare again";
 

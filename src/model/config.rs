@@ -4,7 +4,7 @@
 //! shapes again.
 
 use anyhow::{Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// ModernBERT's hyperparameters, named after what they do; `huggingface` maps them to the names of
 /// `config.json`.
@@ -44,7 +44,7 @@ pub struct SpecialTokens {
 }
 
 /// A published ModernBERT shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Preset {
     /// 22 layers of width 768: 149,655,232 parameters.
     #[serde(rename = "modernbert-base")]

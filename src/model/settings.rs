@@ -4,13 +4,13 @@
 //! cannot contradict its own shards.
 
 use garde::Validate;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::corpus::TokenizerInfo;
 use crate::model::config::{ModelConfig, Preset, SpecialTokens};
 
 /// A published shape and what deviates from it.
-#[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
     /// The shape to start from: `modernbert-base` or `modernbert-large`.

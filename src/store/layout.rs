@@ -21,6 +21,10 @@ pub const RUN_FILE: &str = "run.yaml";
 pub const COORDINATOR_FILE: &str = "coordinator.json";
 /// One line a step.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// The held-out scores, one line each.
+pub const EVALUATIONS_FILE: &str = "evaluations.jsonl";
+/// The checkpoint that a branch grew from.
+pub const BRANCH_FILE: &str = "branch.json";
 
 /// The folder of epochs and the coordinators' events.
 pub const JOURNAL_FOLDER: &str = "journal";

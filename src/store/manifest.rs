@@ -4,10 +4,13 @@
 //! of its folder with length and digest; it holds no text of any document.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, Generation, Step};
+use crate::run::schedule::PhaseKind;
+use crate::store::address::CheckpointAddress;
 use crate::store::layout;
 
 /// The layout that this code reads and writes.
@@ -35,19 +38,11 @@ pub struct CheckpointManifest {
     pub reason: Reason,
     /// Of a run that branched off: the checkpoint that it began from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<Parent>,
+    pub parent: Option<CheckpointAddress>,
     /// Never removed by retention.
     pub pinned: bool,
     /// Every other file of the folder, sorted by name.
     pub files: Vec<FileEntry>,
-}
-
-/// Whether a phase can be continued or branched from at any point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PhaseKind {
-    Stable,
-    Decay,
 }
 
 /// What asked for a checkpoint.
@@ -66,14 +61,6 @@ pub enum Reason {
     Stop,
 }
 
-/// The checkpoint of another run that a branch began from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parent {
-    /// The address of the other run's store.
-    pub url: String,
-    pub step: Step,
-}
-
 /// One file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileEntry {
@@ -81,6 +68,19 @@ pub struct FileEntry {
     pub bytes: u64,
     /// blake3, in hexadecimal.
     pub digest: String,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::Interval => "step interval",
+            Self::Time => "time interval",
+            Self::Command => "command",
+            Self::PhaseEnd => "phase end",
+            Self::Stop => "stop",
+        })
+    }
 }
 
 impl CheckpointManifest {
@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn a_manifest_reads_back_as_written() {
         let mut manifest = example();
-        manifest.parent = Some(Parent {
-            url: "s3://trunk/run".to_owned(),
+        manifest.parent = Some(CheckpointAddress {
+            run_url: "s3://trunk/run".to_owned(),
             step: Step(4),
         });
         assert_eq!(CheckpointManifest::parse(&manifest.to_json()), Ok(manifest));

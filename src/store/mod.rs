@@ -24,6 +24,7 @@ use crate::store::backend::{Backend, Credentials, MissingFolder};
 use crate::store::error::StoreError;
 use crate::store::settings::StoreSettings;
 
+pub mod address;
 pub mod backend;
 pub mod checkpoint;
 pub mod epoch;

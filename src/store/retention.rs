@@ -10,7 +10,8 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Step;
-use crate::store::manifest::{CheckpointManifest, PhaseKind};
+use crate::run::schedule::PhaseKind;
+use crate::store::manifest::CheckpointManifest;
 
 /// Which checkpoints of a run are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Validate)]

@@ -141,6 +141,11 @@ impl StableAdamW {
         self.steps
     }
 
+    /// Sets the steps taken, on a rank whose moments come from a peer.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
     /// The learning rate at which the whole weight decay applies.
     pub fn max_lr(&self) -> f64 {
         self.max_lr

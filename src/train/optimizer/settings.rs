@@ -1,11 +1,11 @@
 //! The optimizer's configuration, and which parameters decay.
 
 use garde::Validate;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The optimizer's part of a run's configuration. The defaults are those of the base
 /// model of `BioClinical` ModernBERT.
-#[derive(Clone, Debug, Deserialize, PartialEq, Validate)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, Validate)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSettings {
     /// How much of the gradient's running mean a step keeps.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use cohort::ids::{Epoch, Generation, Step};
+use cohort::run::schedule::PhaseKind;
 use cohort::store::checkpoint::{CheckpointSteps, Checkpoints, Published};
 use cohort::store::epoch;
 use cohort::store::error::{CheckpointError, StoreError};
-use cohort::store::manifest::{CheckpointManifest, FileEntry, MANIFEST_VERSION, PhaseKind, Reason};
+use cohort::store::manifest::{CheckpointManifest, FileEntry, MANIFEST_VERSION, Reason};
 use cohort::store::verify::FileState;
 use cohort::store::{Store, layout};
 

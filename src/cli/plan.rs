@@ -1,0 +1,131 @@
+//! `cohort plan`: what a run will be, before anything runs.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::cli::say;
+use crate::cli::table::{Table, grouped};
+use crate::config::RunConfig;
+use crate::data::blueprint::Blueprint;
+use crate::ids::RowIndex;
+use crate::model::config::ModelConfig;
+use crate::model::parameters::parameter_count;
+use crate::run::progress::Progress;
+use crate::worker::setup::{model_precision, open_blueprint, threads_per_rank};
+
+/// Rows that are packed to tell how full rows are.
+const FILL_ROWS: u64 = 512;
+/// Up to this many steps the schedule is walked exactly; beyond, steps are tokens over row tokens.
+const STEPS_EXACT_MAX: u64 = 20_000;
+
+pub(super) fn plan(run: &Path) -> Result<()> {
+    let config = RunConfig::load(run)?;
+    let blueprint = open_blueprint(&config)?;
+    let model = config
+        .model
+        .resolve(&blueprint.corpus.manifest().tokenizer)?;
+    say(&header(&config, &model))?;
+    let counts = steps(&blueprint);
+    for (index, phase) in blueprint.schedule.phases.iter().enumerate() {
+        let tokens = blueprint.schedule.lengths_tokens[index];
+        say(&format!(
+            "\nphase \"{}\" ({}): {} tokens in {} steps, learning rate {:.3e}, mask rate {}, rows {:.2} % full",
+            phase.name,
+            phase.kind(),
+            grouped(tokens),
+            counts[index],
+            phase.learning_rate,
+            phase.mask_rate,
+            fill(&blueprint, index) * 100.0
+        ))?;
+        let mut table = Table::new(["source", "tokens", "share", "epochs", "one epoch"]);
+        for source in &blueprint.phases[index].mixture.sources {
+            table.row(vec![
+                source.name.clone(),
+                grouped((source.share() * tokens as f64) as u64),
+                format!("{:.1} %", source.share() * 100.0),
+                format!("{:.2}", source.epochs_over(tokens)),
+                grouped(source.tokens),
+            ]);
+        }
+        say(&table.render())?;
+    }
+    Ok(())
+}
+
+fn header(config: &RunConfig, model: &ModelConfig) -> String {
+    let parameters = parameter_count(model) as u64;
+    let step_tokens = u64::from(config.batch.rows) * u64::from(config.batch.row_tokens);
+    let lines = [
+        format!("run {}", config.name),
+        format!(
+            "model      {} parameters, {} layers of width {}, vocabulary {}",
+            grouped(parameters),
+            model.layers,
+            model.hidden_size,
+            model.vocab_size
+        ),
+        format!(
+            "step       {} rows of {} tokens, at most {} tokens; {} ranks of {} threads, {:?}",
+            config.batch.rows,
+            config.batch.row_tokens,
+            grouped(step_tokens),
+            config.ranks,
+            threads_per_rank(config),
+            model_precision(config.precision)
+        ),
+        format!(
+            "memory     about {} MiB a rank, {} MiB a checkpoint",
+            grouped(memory_bytes(config, model) >> 20),
+            grouped((parameters * 12) >> 20)
+        ),
+    ];
+    lines.join("\n")
+}
+
+/// Weights, gradients and two moments in fp32, fresh gradients of one backward pass, and the
+/// activations of one micro-batch (per token and layer: 16 vectors of the width, 5 of the GeGLU; and
+/// the logits of the masked tokens, twice).
+fn memory_bytes(config: &RunConfig, model: &ModelConfig) -> u64 {
+    let parameters = parameter_count(model) as u64;
+    let micro_tokens = u64::from(config.batch.micro_rows) * u64::from(config.batch.row_tokens);
+    let per_token = model.layers * (16 * model.hidden_size + 5 * model.intermediate_size);
+    let mask_rate = config
+        .phases
+        .iter()
+        .map(|phase| phase.mask_rate)
+        .fold(0.0, f64::max);
+    let logits = (micro_tokens as f64 * mask_rate) as u64 * model.vocab_size as u64 * 2;
+    4 * (5 * parameters + micro_tokens * per_token as u64 + logits)
+}
+
+/// The share of the first rows' tokens that is not padding.
+fn fill(blueprint: &Blueprint, phase: usize) -> f64 {
+    let plan = &blueprint.phases[phase].builder.plan;
+    let tokens: u64 = (0..FILL_ROWS)
+        .map(|row| u64::from(plan.row(RowIndex(row)).tokens))
+        .sum();
+    tokens as f64 / (FILL_ROWS * u64::from(blueprint.row_tokens)) as f64
+}
+
+/// Steps of each phase, were no command given.
+fn steps(blueprint: &Blueprint) -> Vec<String> {
+    let schedule = &blueprint.schedule;
+    let step_tokens = u64::from(schedule.rows) * u64::from(blueprint.row_tokens);
+    let total: u64 = schedule.lengths_tokens.iter().sum();
+    if total / step_tokens > STEPS_EXACT_MAX {
+        return schedule
+            .lengths_tokens
+            .iter()
+            .map(|tokens| format!("about {}", grouped(tokens.div_ceil(step_tokens))))
+            .collect();
+    }
+    let mut counts = vec![0_u64; schedule.phases.len()];
+    let mut progress = Progress::new(schedule);
+    while let Some(step) = progress.next_step(schedule) {
+        counts[step.phase] += 1;
+        progress.advance(&step, blueprint.step_tokens(&step), schedule);
+    }
+    counts.into_iter().map(grouped).collect()
+}

@@ -1,0 +1,47 @@
+//! `cohort prepare`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::cli::say;
+use crate::cli::table::{Table, grouped};
+use crate::config;
+use crate::corpus::Manifest;
+use crate::prepare::config::CorpusConfig;
+use crate::prepare::progress;
+
+pub(super) fn prepare(corpus: &Path) -> Result<()> {
+    let config: CorpusConfig = config::load(corpus)?;
+    let manifest = crate::prepare::run(&config, corpus, progress::for_standard_error().as_mut())?;
+    say(&describe(&manifest))
+}
+
+/// What a corpus holds, by source.
+pub(super) fn describe(manifest: &Manifest) -> String {
+    let mut table = Table::new([
+        "source",
+        "documents",
+        "chunks",
+        "tokens",
+        "held-out tokens",
+        "dropped",
+        "licence",
+    ]);
+    for (_, institution, source) in manifest.sources() {
+        table.row(vec![
+            format!("{}/{}", institution.id, source.id),
+            grouped(source.train.documents + source.held_out.documents),
+            grouped(source.train.chunks + source.held_out.chunks),
+            grouped(source.train.tokens),
+            grouped(source.held_out.tokens),
+            grouped(source.dropped.values().sum()),
+            source.licence.clone(),
+        ]);
+    }
+    let total: u64 = manifest
+        .sources()
+        .map(|(_, _, source)| source.train.tokens)
+        .sum();
+    format!("{}\n{} training tokens", table.render(), grouped(total))
+}

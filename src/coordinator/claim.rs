@@ -1,0 +1,198 @@
+//! One coordinator per run: claiming the run's newest epoch, and saying where the coordinator is.
+//!
+//! A live coordinator keeps its run: whoever comes second is refused with its address. A dead one is
+//! succeeded by the next epoch, which fences it off from publishing.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::config::RunConfig;
+use crate::ids::{Epoch, Step};
+use crate::store::address::CheckpointAddress;
+use crate::store::checkpoint::Checkpoints;
+use crate::store::epoch::{self, Claimant};
+use crate::store::error::StoreError;
+use crate::store::{Store, layout};
+use crate::telemetry::wall_clock;
+use crate::wire;
+
+/// `coordinator.json` in the run's folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Address {
+    pub url: String,
+    pub epoch: Epoch,
+    pub host: String,
+    pub process: u32,
+    pub since: String,
+}
+
+/// A run that this process coordinates.
+#[derive(Clone)]
+pub struct Claim {
+    /// The run's own folder in the store.
+    pub store: Store,
+    pub epoch: Epoch,
+    pub url: String,
+    /// The checkpoint that the ranks continue from.
+    pub resume_from: Option<CheckpointAddress>,
+    /// The ranks leave the checkpoint's phase for this run's first decay at once.
+    pub branch: bool,
+    /// The checkpoint that this run grew from.
+    pub parent: Option<CheckpointAddress>,
+}
+
+impl Claim {
+    /// Claims the run that `config` names, listening at `url`.
+    pub async fn take(
+        config: &RunConfig,
+        url: &str,
+        branch: Option<CheckpointAddress>,
+    ) -> Result<Self> {
+        let store = Store::open(&config.store)?.child(&config.name)?;
+        store.check_writable().await?;
+        refuse_second(&store, &config.name).await?;
+        let claimant = Claimant {
+            started_at: wall_clock(),
+            host: host_name(),
+            process_id: std::process::id(),
+            cohort_version: wire::VERSION.to_owned(),
+        };
+        let epoch = epoch::claim(&store, &claimant).await?.epoch;
+        let address = Address {
+            url: url.to_owned(),
+            epoch,
+            host: claimant.host,
+            process: claimant.process_id,
+            since: claimant.started_at,
+        };
+        store
+            .put(
+                layout::COORDINATOR_FILE,
+                serde_json::to_vec_pretty(&address)?,
+            )
+            .await?;
+        let parent = branch_of(&store, branch).await?;
+        let resume_from = newest_checkpoint(&store).await?;
+        let branch = resume_from.is_none() && parent.is_some();
+        let resume_from = resume_from.or_else(|| parent.clone());
+        Ok(Self {
+            store,
+            epoch,
+            url: url.to_owned(),
+            resume_from,
+            branch,
+            parent,
+        })
+    }
+
+    /// Steps already taken by the weights that the ranks continue from.
+    pub fn resume_step(&self) -> Step {
+        self.resume_from
+            .as_ref()
+            .map_or(Step(0), |checkpoint| checkpoint.step)
+    }
+
+    /// Whether no later coordinator has claimed the run.
+    pub async fn is_newest(&self) -> Result<bool, StoreError> {
+        epoch::is_newest(&self.store, self.epoch).await
+    }
+
+    /// Says that nobody coordinates the run any more.
+    pub async fn release(&self) -> Result<()> {
+        if self.is_newest().await? {
+            self.store.delete(layout::COORDINATOR_FILE).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The address in a run's folder, if a coordinator left one.
+pub async fn address(store: &Store) -> Result<Option<Address>> {
+    match store.get(layout::COORDINATOR_FILE).await {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
+            format!("{} is damaged", store.url(layout::COORDINATOR_FILE))
+        })?)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn refuse_second(store: &Store, run: &str) -> Result<()> {
+    let Some(address) = address(store).await? else {
+        return Ok(());
+    };
+    match wire::connect(&address.url).await {
+        Ok(mut client) => {
+            let reply = client.status(wire::proto::StatusRequest {}).await;
+            let same = reply.is_ok_and(|reply| {
+                serde_json::from_str::<crate::telemetry::StatusView>(&reply.into_inner().json)
+                    .is_ok_and(|view| view.run == run && view.epoch == address.epoch)
+            });
+            if same {
+                bail!(
+                    "run \"{run}\" has a coordinator already: process {} on {} at {}, since {}\n  \
+                     hint: look with `cohort status --run {}`, or give this run another name",
+                    address.process,
+                    address.host,
+                    address.url,
+                    address.since,
+                    store.address()
+                );
+            }
+        }
+        Err(_) => warn!(url = address.url, "the run's last coordinator is gone"),
+    }
+    Ok(())
+}
+
+/// The newest checkpoint of the run that verifies.
+async fn newest_checkpoint(store: &Store) -> Result<Option<CheckpointAddress>> {
+    let newest = Checkpoints::new(store.clone()).newest_verified().await?;
+    for (step, reason) in &newest.skipped {
+        warn!(%step, %reason, "a newer checkpoint is damaged and passed over");
+    }
+    Ok(newest.found.map(|manifest| {
+        info!(step = %manifest.step, "continuing from the newest checkpoint that verifies");
+        CheckpointAddress {
+            run_url: store.address().to_owned(),
+            step: manifest.step,
+        }
+    }))
+}
+
+/// The checkpoint that this run is a branch of: named now, or when the branch was made.
+async fn branch_of(
+    store: &Store,
+    named: Option<CheckpointAddress>,
+) -> Result<Option<CheckpointAddress>> {
+    let recorded: Option<CheckpointAddress> = match store.get(layout::BRANCH_FILE).await {
+        Ok(bytes) => Some(
+            serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged", store.url(layout::BRANCH_FILE)))?,
+        ),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    match (recorded, named) {
+        (Some(recorded), Some(named)) if recorded != named => bail!(
+            "this run is a branch of {recorded} already, not of {named}\n  hint: give the new branch another name"
+        ),
+        (recorded, None) => Ok(recorded),
+        (_, Some(named)) => {
+            store
+                .put(layout::BRANCH_FILE, serde_json::to_vec_pretty(&named)?)
+                .await?;
+            Ok(Some(named))
+        }
+    }
+}
+
+/// This machine's name, for people.
+pub fn host_name() -> String {
+    let path = PathBuf::from("/proc/sys/kernel/hostname");
+    std::fs::read_to_string(path)
+        .map_or_else(|_| "unknown-host".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,140 @@
+//! The gRPC side of the coordinator: turns calls into messages for the core, nothing more.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::coordinator::core::{Message, refusal};
+use crate::run::command::Command;
+use crate::run::state::MemberId;
+use crate::telemetry::StatusView;
+use crate::wire::proto::{
+    CommandReply, CommandRequest, JoinRequest, Order as WireOrder, RankReport, ReportReply,
+    StatusReply, StatusRequest, coordinator_server,
+};
+use crate::wire::{Order, Report, VERSION};
+
+/// Orders that may wait for one rank; a rank that does not read them is as good as dead.
+const ORDERS_MAX: usize = 64;
+
+pub(super) struct Service {
+    core: mpsc::Sender<Message>,
+    status: watch::Receiver<StatusView>,
+}
+
+impl Service {
+    pub(super) fn new(core: mpsc::Sender<Message>, status: watch::Receiver<StatusView>) -> Self {
+        Self { core, status }
+    }
+
+    async fn tell(&self, message: Message) -> Result<(), Status> {
+        self.core
+            .send(message)
+            .await
+            .map_err(|_| Status::unavailable("the coordinator has ended"))
+    }
+}
+
+/// A rank's orders; dropping it (the connection closed) tells the core that the rank left.
+pub(super) struct Orders {
+    member: MemberId,
+    receiver: mpsc::Receiver<Order>,
+    core: mpsc::Sender<Message>,
+}
+
+impl Stream for Orders {
+    type Item = Result<WireOrder, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver
+            .poll_recv(context)
+            .map(|order| order.map(|order| Ok(order.into())))
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        let (core, member) = (self.core.clone(), self.member);
+        tokio::spawn(async move {
+            // The core may have ended before its ranks hung up.
+            let _ = core.send(Message::Left { member }).await;
+        });
+    }
+}
+
+#[tonic::async_trait]
+impl coordinator_server::Coordinator for Service {
+    type JoinStream = Orders;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<Orders>, Status> {
+        let JoinRequest {
+            version,
+            host,
+            process,
+        } = request.into_inner();
+        if version != VERSION {
+            return Err(Status::failed_precondition(format!(
+                "this rank is cohort {version}, the coordinator is {VERSION}\n  hint: install one version everywhere"
+            )));
+        }
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Joined {
+            host,
+            process,
+            orders,
+            reply,
+        })
+        .await?;
+        let member = answer
+            .await
+            .map_err(|_| Status::unavailable("the coordinator has ended"))?
+            .map_err(Status::failed_precondition)?;
+        Ok(Response::new(Orders {
+            member,
+            receiver,
+            core: self.core.clone(),
+        }))
+    }
+
+    async fn report(&self, request: Request<RankReport>) -> Result<Response<ReportReply>, Status> {
+        let RankReport { member, kind } = request.into_inner();
+        let kind = kind.ok_or_else(|| Status::invalid_argument("the report is empty"))?;
+        let report = Report::try_from(kind)?;
+        self.tell(Message::Reported {
+            member: MemberId(member),
+            report,
+        })
+        .await?;
+        Ok(Response::new(ReportReply {}))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let json = serde_json::to_string(&*self.status.borrow())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(StatusReply { json }))
+    }
+
+    async fn submit(
+        &self,
+        request: Request<CommandRequest>,
+    ) -> Result<Response<CommandReply>, Status> {
+        let command = request
+            .into_inner()
+            .command
+            .ok_or_else(|| Status::invalid_argument("the request has no command"))?;
+        let kind = Command::try_from(command)?.kind;
+        let (reply, answer) = oneshot::channel();
+        self.tell(Message::Asked { kind, reply }).await?;
+        let record = answer
+            .await
+            .map_err(|_| Status::unavailable("the coordinator has ended"))?;
+        Ok(Response::new(CommandReply {
+            id: record.command.id.0,
+            refused: refusal(&record),
+        }))
+    }
+}

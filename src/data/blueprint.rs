@@ -1,0 +1,173 @@
+//! All of a run that is known before its first step: the corpus, the schedule with its lengths, and
+//! for each phase which rows it reads and how they are masked.
+//!
+//! `cohort plan`, `cohort inspect` and every rank draw the same blueprint from the same YAML.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::corpus::masking::MaskRule;
+use crate::corpus::mixture::ResolvedMixture;
+use crate::corpus::plan::PhasePlan;
+use crate::corpus::plan_spec::{
+    BLOCK_ROWS_DEFAULT, PlanSpec, SHUFFLE_CHUNKS_DEFAULT, SourceLengths,
+};
+use crate::data::batch::{Batch, BatchBuilder};
+use crate::data::prefetch::BatchRequest;
+use crate::data::{Corpus, SplitName};
+use crate::ids::{Rank, RowIndex, SourceIndex};
+use crate::run::progress::StepPlan;
+use crate::run::schedule::{PhaseSettings, Schedule};
+
+/// What the blueprint is drawn from, beside the corpus.
+#[derive(Clone, Debug)]
+pub struct BlueprintSpec {
+    pub seed: u64,
+    /// Tokens of a packed row.
+    pub row_tokens: u32,
+    /// Rows of a full step.
+    pub rows: u32,
+    pub protect_special: bool,
+    pub phases: Vec<PhaseSettings>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    pub corpus: Arc<Corpus>,
+    pub schedule: Schedule,
+    pub phases: Vec<PhaseBlueprint>,
+    pub row_tokens: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct PhaseBlueprint {
+    pub mixture: ResolvedMixture,
+    pub builder: BatchBuilder,
+}
+
+impl Blueprint {
+    /// Resolves every mixture and length. Reads the lengths of all chunks, packs nothing yet.
+    pub fn draw(corpus: Arc<Corpus>, spec: &BlueprintSpec) -> Result<Self> {
+        let max_length = corpus.manifest().max_length;
+        ensure!(
+            max_length <= spec.row_tokens,
+            "batch.row_tokens is {}, but the corpus {} has chunks of up to {max_length} tokens\n  \
+             hint: raise row_tokens, or prepare the corpus with max_length {}",
+            spec.row_tokens,
+            corpus.folder().display(),
+            spec.row_tokens
+        );
+        let phases = spec
+            .phases
+            .iter()
+            .enumerate()
+            .map(|(index, phase)| {
+                draw_phase(&corpus, spec, index as u32, phase)
+                    .with_context(|| format!("phase \"{}\"", phase.name))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let lengths_tokens = spec
+            .phases
+            .iter()
+            .zip(&phases)
+            .map(|(settings, phase)| settings.tokens.unwrap_or(phase.mixture.pass_tokens))
+            .collect();
+        let schedule = Schedule {
+            phases: spec.phases.clone(),
+            lengths_tokens,
+            rows: spec.rows,
+        };
+        Ok(Self {
+            corpus,
+            schedule,
+            phases,
+            row_tokens: spec.row_tokens,
+        })
+    }
+
+    /// The rows of a step, in order.
+    pub fn rows(step: &StepPlan) -> Range<u64> {
+        step.first_row.0..step.first_row.0 + u64::from(step.rows)
+    }
+
+    /// Tokens of a step over all its rows, padding not counted.
+    pub fn step_tokens(&self, step: &StepPlan) -> u64 {
+        let plan = &self.phases[step.phase].builder.plan;
+        Self::rows(step)
+            .map(|row| u64::from(plan.row(RowIndex(row)).tokens))
+            .sum()
+    }
+
+    /// Which sources stand in some rows of a phase, by name.
+    pub fn sources_of(&self, phase: usize, rows: Range<u64>) -> Vec<String> {
+        let plan = &self.phases[phase].builder.plan;
+        let mut found: Vec<SourceIndex> = rows
+            .flat_map(|row| plan.row(RowIndex(row)).chunks)
+            .map(|chunk| chunk.source)
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+            .iter()
+            .filter_map(|&source| self.corpus.manifest().source_name(source))
+            .collect()
+    }
+
+    /// One rank's share of a step: every `world`-th row.
+    pub fn share(step: &StepPlan, rank: Rank, world: u32) -> BatchRequest {
+        let rows = Self::rows(step)
+            .filter(|row| row % u64::from(world) == u64::from(rank.0))
+            .map(RowIndex)
+            .collect();
+        BatchRequest {
+            phase: step.phase as u32,
+            rows,
+        }
+    }
+
+    /// Reads and masks the rows of a request.
+    pub fn build(&self, request: &BatchRequest) -> Result<Batch> {
+        self.phases[request.phase as usize]
+            .builder
+            .build(&request.rows)
+    }
+}
+
+fn draw_phase(
+    corpus: &Arc<Corpus>,
+    spec: &BlueprintSpec,
+    index: u32,
+    phase: &PhaseSettings,
+) -> Result<PhaseBlueprint> {
+    let mixture = phase.mixture.resolve(corpus.manifest())?;
+    let sources = mixture
+        .sources
+        .iter()
+        .map(|mixed| {
+            Ok(SourceLengths::new(
+                mixed,
+                corpus.lengths(mixed.source, SplitName::Train)?,
+            ))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let plan = PhasePlan::new(PlanSpec {
+        seed: spec.seed,
+        phase: index,
+        row_tokens: spec.row_tokens,
+        block_tokens: BLOCK_ROWS_DEFAULT * u64::from(spec.row_tokens),
+        shuffle_chunks: SHUFFLE_CHUNKS_DEFAULT,
+        pass_tokens: mixture.pass_tokens,
+        sources,
+    })?;
+    let builder = BatchBuilder {
+        corpus: Arc::clone(corpus),
+        plan: Arc::new(plan),
+        rule: MaskRule {
+            rate: phase.mask_rate,
+            protect_special: spec.protect_special,
+        },
+    };
+    Ok(PhaseBlueprint { mixture, builder })
+}

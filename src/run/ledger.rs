@@ -1,0 +1,93 @@
+//! Whose text is in the weights: tokens, chunks and documents per source. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What one source has given so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumed {
+    /// Tokens seen by the model, `[CLS]` and `[SEP]` included, padding not; a token seen twice
+    /// counts twice.
+    pub tokens: u64,
+    pub chunks: u64,
+    /// Documents whose first chunk was seen; a document seen twice counts twice.
+    pub documents: u64,
+}
+
+/// `ledger.json` of a checkpoint: phase name, then source name, then what it gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ledger {
+    phases: BTreeMap<String, BTreeMap<String, Consumed>>,
+}
+
+impl Ledger {
+    /// Enters what a step took from a source.
+    pub fn add(&mut self, phase: &str, source: &str, step: Consumed) {
+        if step == Consumed::default() {
+            return;
+        }
+        let entry = self
+            .phases
+            .entry(phase.to_owned())
+            .or_default()
+            .entry(source.to_owned())
+            .or_default();
+        entry.tokens += step.tokens;
+        entry.chunks += step.chunks;
+        entry.documents += step.documents;
+    }
+
+    /// Per source over all phases.
+    pub fn by_source(&self) -> BTreeMap<String, Consumed> {
+        self.summed(|source| source)
+    }
+
+    /// Per institution over all phases; a source's name is `institution/source`.
+    pub fn by_institution(&self) -> BTreeMap<String, Consumed> {
+        self.summed(|source| source.split('/').next().unwrap_or(source))
+    }
+
+    fn summed(&self, key: impl Fn(&str) -> &str) -> BTreeMap<String, Consumed> {
+        let mut sums: BTreeMap<String, Consumed> = BTreeMap::new();
+        for (source, consumed) in self.phases.values().flatten() {
+            let sum = sums.entry(key(source).to_owned()).or_default();
+            sum.tokens += consumed.tokens;
+            sum.chunks += consumed.chunks;
+            sum.documents += consumed.documents;
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_by_source_and_by_institution() {
+        let one = Consumed {
+            tokens: 10,
+            chunks: 2,
+            documents: 1,
+        };
+        let mut ledger = Ledger::default();
+        ledger.add("stable", "north/notes", one);
+        ledger.add("stable", "north/letters", one);
+        ledger.add("decay", "north/notes", one);
+        ledger.add("decay", "south/notes", Consumed::default());
+        assert_eq!(ledger.by_source()["north/notes"].tokens, 20);
+        assert_eq!(
+            ledger.by_institution(),
+            BTreeMap::from([(
+                "north".to_owned(),
+                Consumed {
+                    tokens: 30,
+                    chunks: 6,
+                    documents: 3
+                }
+            )])
+        );
+    }
+}

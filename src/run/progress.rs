@@ -1,0 +1,174 @@
+//! Where a run stands between two steps, and how a step moves it. Pure: every rank holds an equal
+//! copy and moves it the same way, because all act on the same directive at the same step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CommandId, RowIndex, Step};
+use crate::run::schedule::{PhaseKind, Schedule};
+
+/// The part of the training state that is not a tensor; `state.json` carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps taken.
+    pub step: Step,
+    /// Tokens of all steps taken, padding not counted.
+    pub tokens: u64,
+    /// The current phase, counted from 0 in the run's YAML.
+    pub phase: usize,
+    /// The step after which the current phase began.
+    pub phase_start: Step,
+    pub phase_tokens: u64,
+    pub phase_length_tokens: u64,
+    /// Whether an operator gave that length, instead of the run's YAML.
+    pub phase_length_by_command: bool,
+    /// The next row of the current phase's plan.
+    pub next_row: RowIndex,
+    /// The newest operator's command that has taken effect; older ones are never applied again.
+    pub last_command: CommandId,
+    pub finished: bool,
+}
+
+/// What the next step is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepPlan {
+    pub step: Step,
+    pub phase: usize,
+    pub first_row: RowIndex,
+    pub rows: u32,
+    pub learning_rate: f64,
+    pub mask_rate: f64,
+}
+
+/// Why a decay on command cannot be done now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecayRefusal {
+    #[error("the run is already in its decay phase \"{0}\"")]
+    AlreadyDecaying(String),
+    #[error("the run's YAML has no decay phase after \"{0}\"")]
+    NoDecayPhase(String),
+    #[error("the run has finished")]
+    Finished,
+}
+
+impl Progress {
+    /// The state before the first step of a schedule.
+    pub fn new(schedule: &Schedule) -> Self {
+        Self {
+            step: Step(0),
+            tokens: 0,
+            phase: 0,
+            phase_start: Step(0),
+            phase_tokens: 0,
+            phase_length_tokens: schedule.lengths_tokens[0],
+            phase_length_by_command: false,
+            next_row: RowIndex(0),
+            last_command: CommandId(0),
+            finished: false,
+        }
+    }
+
+    /// What the next step does, or nothing when the run has finished.
+    pub fn next_step(&self, schedule: &Schedule) -> Option<StepPlan> {
+        if self.finished {
+            return None;
+        }
+        let phase = &schedule.phases[self.phase];
+        Some(StepPlan {
+            step: Step(self.step.0 + 1),
+            phase: self.phase,
+            first_row: self.next_row,
+            rows: phase.rows_at(self.phase_tokens, schedule.rows),
+            learning_rate: phase.learning_rate_at(self.phase_tokens, self.phase_length_tokens),
+            mask_rate: phase.mask_rate,
+        })
+    }
+
+    /// Enters a step that was taken. True when it ended its phase: the phase is then the next one,
+    /// or the run has finished.
+    pub fn advance(&mut self, taken: &StepPlan, tokens: u64, schedule: &Schedule) -> bool {
+        assert_eq!(taken.step.0, self.step.0 + 1, "steps are taken in order");
+        assert_eq!(taken.first_row, self.next_row, "rows are taken in order");
+        self.step = taken.step;
+        self.tokens += tokens;
+        self.phase_tokens += tokens;
+        self.next_row = RowIndex(self.next_row.0 + u64::from(taken.rows));
+        let ended = self.phase_tokens >= self.phase_length_tokens;
+        if ended {
+            match self.phase + 1 {
+                next if next < schedule.phases.len() => {
+                    self.enter(next, schedule.lengths_tokens[next]);
+                }
+                _ => self.finished = true,
+            }
+        }
+        ended
+    }
+
+    /// Where a decay on command would lead now.
+    pub fn decay_target(&self, schedule: &Schedule) -> Result<usize, DecayRefusal> {
+        let name = schedule.phases[self.phase].name.clone();
+        if self.finished {
+            Err(DecayRefusal::Finished)
+        } else if schedule.phases[self.phase].kind() == PhaseKind::Decay {
+            Err(DecayRefusal::AlreadyDecaying(name))
+        } else {
+            schedule
+                .next_decay(self.phase)
+                .ok_or(DecayRefusal::NoDecayPhase(name))
+        }
+    }
+
+    /// Leaves the stable phase for the decay, now.
+    pub fn decay(
+        &mut self,
+        length_tokens: Option<u64>,
+        schedule: &Schedule,
+    ) -> Result<(), DecayRefusal> {
+        let target = self.decay_target(schedule)?;
+        self.enter(
+            target,
+            length_tokens.unwrap_or(schedule.lengths_tokens[target]),
+        );
+        self.phase_length_by_command = length_tokens.is_some();
+        Ok(())
+    }
+
+    /// Leaves whatever phase the state was in for this schedule's first decay: a branch has a
+    /// schedule of its own.
+    pub fn branch(&mut self, schedule: &Schedule) -> Result<(), DecayRefusal> {
+        let decay = (0..schedule.phases.len())
+            .find(|&index| schedule.phases[index].kind() == PhaseKind::Decay)
+            .ok_or_else(|| DecayRefusal::NoDecayPhase("the start".to_owned()))?;
+        self.finished = false;
+        self.last_command = CommandId(0);
+        self.enter(decay, schedule.lengths_tokens[decay]);
+        Ok(())
+    }
+
+    /// Takes over the lengths of a schedule whose phases were made longer or shorter since the state
+    /// was saved. A length that a command gave stays.
+    pub fn fit(&mut self, schedule: &Schedule) {
+        if !self.phase_length_by_command {
+            self.phase_length_tokens = schedule.lengths_tokens[self.phase];
+        }
+        self.finished &= self.phase_tokens >= self.phase_length_tokens;
+    }
+
+    fn enter(&mut self, phase: usize, length_tokens: u64) {
+        self.phase = phase;
+        self.phase_start = self.step;
+        self.phase_tokens = 0;
+        self.phase_length_tokens = length_tokens;
+        self.phase_length_by_command = false;
+        self.next_row = RowIndex(0);
+    }
+
+    /// Tokens until the end of the run, were no command given.
+    pub fn remaining_tokens(&self, schedule: &Schedule) -> u64 {
+        if self.finished {
+            return 0;
+        }
+        let later: u64 = schedule.lengths_tokens[self.phase + 1..].iter().sum();
+        self.phase_length_tokens.saturating_sub(self.phase_tokens) + later
+    }
+}

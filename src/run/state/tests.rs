@@ -1,0 +1,268 @@
+//! The coordinator's decisions, event by event.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn rules(ranks: u32) -> Rules {
+    Rules {
+        ranks,
+        gather_timeout: HOUR,
+        checkpoint_interval: None,
+        has_decay: true,
+    }
+}
+
+fn joined(process: u32) -> Event {
+    Event::Joined {
+        host: "host".to_owned(),
+        process,
+    }
+}
+
+fn training(ranks: u32) -> RunState {
+    let mut state = RunState::new(rules(ranks), &[], CommandId(1), Millis(0));
+    for process in 0..ranks {
+        state.handle(joined(process), Millis(0));
+    }
+    for member in 1..=ranks {
+        state.handle(
+            Event::Ready {
+                member: MemberId(member.into()),
+            },
+            Millis(0),
+        );
+    }
+    assert_eq!(state.stage, Stage::Training);
+    state.handle(at(Step(5), PhaseKind::Stable), Millis(0));
+    state
+}
+
+fn at(step: Step, phase_kind: PhaseKind) -> Event {
+    let position = Position {
+        step,
+        tokens: 100,
+        phase: phase_kind.to_string(),
+        phase_kind,
+    };
+    Event::StepTaken { position }
+}
+
+fn ask(state: &mut RunState, kind: CommandKind) -> CommandStage {
+    let effects = state.handle(Event::CommandAsked { kind }, Millis(0));
+    match effects.last() {
+        Some(Effect::Answer { record }) => record.stage.clone(),
+        other => panic!("an asked command is answered, not {other:?}"),
+    }
+}
+
+fn refused(state: &mut RunState, kind: CommandKind) -> String {
+    match ask(state, kind) {
+        CommandStage::Refused { reason } => reason,
+        other => panic!("{other:?} instead of a refusal"),
+    }
+}
+
+const DECAY: CommandKind = CommandKind::Decay { tokens: None };
+
+#[test]
+fn members_become_ranks_in_the_order_of_joining() {
+    let mut state = RunState::new(rules(2), &[], CommandId(1), Millis(0));
+    assert_eq!(
+        state.handle(joined(7), Millis(0)),
+        vec![Effect::Welcome {
+            member: MemberId(1)
+        }]
+    );
+    let effects = state.handle(joined(8), Millis(0));
+    let assign = |member, rank| Effect::Assign {
+        member: MemberId(member),
+        rank: Rank(rank),
+        world: 2,
+        generation: Generation(1),
+    };
+    assert_eq!(
+        effects[0],
+        Effect::Welcome {
+            member: MemberId(2)
+        }
+    );
+    assert_eq!(effects[1..3], [assign(1, 0), assign(2, 1)]);
+    let reason = "the run has its 2 ranks already".to_owned();
+    assert_eq!(
+        state.handle(joined(9), Millis(0)),
+        vec![Effect::Refuse { reason }]
+    );
+}
+
+#[test]
+fn a_decay_is_taken_once() {
+    let mut state = training(2);
+    assert_eq!(ask(&mut state, DECAY), CommandStage::Accepted);
+    assert_eq!(
+        refused(&mut state, DECAY),
+        "command 1 asks for the same and has not taken effect yet"
+    );
+    let stage = CommandStage::Applied { step: Step(6) };
+    state.handle(
+        Event::CommandOutcome {
+            id: CommandId(1),
+            stage,
+        },
+        Millis(0),
+    );
+    state.handle(at(Step(7), PhaseKind::Decay), Millis(0));
+    assert_eq!(
+        refused(&mut state, DECAY),
+        "the run is already in its decay phase \"decay\""
+    );
+}
+
+#[test]
+fn commands_before_the_start_and_after_the_end_are_refused() {
+    let mut early = RunState::new(rules(1), &[], CommandId(1), Millis(0));
+    assert_eq!(
+        refused(&mut early, CommandKind::Stop),
+        "the run has not started training: waiting for 1 ranks to join"
+    );
+    let mut done = training(1);
+    done.handle(
+        Event::RankFinished {
+            member: MemberId(1),
+            stopped: false,
+        },
+        Millis(0),
+    );
+    assert_eq!(
+        refused(&mut done, DECAY),
+        "the run is over: all phases are done"
+    );
+}
+
+#[test]
+fn pause_and_resume_refuse_what_is_already_so() {
+    let mut state = training(1);
+    assert_eq!(
+        refused(&mut state, CommandKind::Resume),
+        "the run is not paused"
+    );
+    assert_eq!(ask(&mut state, CommandKind::Pause), CommandStage::Accepted);
+    let stage = CommandStage::Applied { step: Step(6) };
+    state.handle(
+        Event::CommandOutcome {
+            id: CommandId(2),
+            stage,
+        },
+        Millis(0),
+    );
+    assert_eq!(state.stage, Stage::Paused);
+    assert_eq!(
+        refused(&mut state, CommandKind::Pause),
+        "the run is paused already"
+    );
+}
+
+#[test]
+fn a_dead_rank_ends_the_run_with_its_name() {
+    let mut state = training(2);
+    let effects = state.handle(
+        Event::Left {
+            member: MemberId(2),
+        },
+        Millis(0),
+    );
+    let error = "rank 1 (process 1 on host) died after step 5".to_owned();
+    assert_eq!(
+        effects.last(),
+        Some(&Effect::End {
+            error: Some(error.clone())
+        })
+    );
+    assert_eq!((&state.stage, &state.reason), (&Stage::Failed, &error));
+}
+
+#[test]
+fn the_first_failure_is_the_one_reported() {
+    let mut state = training(2);
+    let error = "non-finite loss".to_owned();
+    state.handle(
+        Event::RankFailed {
+            member: MemberId(2),
+            error,
+        },
+        Millis(0),
+    );
+    assert_eq!(
+        state.handle(
+            Event::Left {
+                member: MemberId(1)
+            },
+            Millis(0)
+        ),
+        vec![]
+    );
+    assert_eq!(state.reason, "rank 1 (process 1 on host): non-finite loss");
+}
+
+#[test]
+fn a_finished_rank_may_leave_while_another_still_uploads() {
+    let mut state = training(2);
+    state.handle(
+        Event::RankFinished {
+            member: MemberId(2),
+            stopped: true,
+        },
+        Millis(0),
+    );
+    assert_eq!(
+        state.handle(
+            Event::Left {
+                member: MemberId(2)
+            },
+            Millis(0)
+        ),
+        vec![]
+    );
+    let effects = state.handle(
+        Event::RankFinished {
+            member: MemberId(1),
+            stopped: true,
+        },
+        Millis(0),
+    );
+    assert_eq!(effects.last(), Some(&Effect::End { error: None }));
+    assert_eq!(state.stage, Stage::Stopped);
+}
+
+#[test]
+fn waiting_for_ranks_has_a_deadline() {
+    let mut state = RunState::new(rules(3), &[], CommandId(1), Millis(0));
+    state.handle(joined(1), Millis(0));
+    assert_eq!(state.handle(Event::Tick, Millis(3_600_000)), vec![]);
+    state.handle(Event::Tick, Millis(3_600_001));
+    assert_eq!(state.reason, "only 1 of 3 ranks joined in 3600 s");
+}
+
+#[test]
+fn checkpoints_are_asked_for_by_time() {
+    let mut state = training(1);
+    state.rules.checkpoint_interval = Some(Duration::from_secs(60));
+    assert_eq!(state.handle(Event::Tick, Millis(59_999)), vec![]);
+    let effects = state.handle(Event::Tick, Millis(60_000));
+    let command = Command {
+        id: CommandId(1),
+        kind: CommandKind::Checkpoint,
+    };
+    assert!(
+        matches!(effects[0], Effect::Journal { .. }),
+        "written down first"
+    );
+    assert_eq!(
+        effects[1],
+        Effect::Command {
+            member: MemberId(1),
+            command
+        }
+    );
+    assert_eq!(state.handle(Event::Tick, Millis(60_001)), vec![]);
+}

@@ -1,0 +1,522 @@
+//! The loop over steps, on the compute thread, which alone owns the rank's tensors and communicator.
+//!
+//! Commands come in through a bounded channel, records and checkpoints go out through bounded
+//! channels. What happens at a step boundary follows from the summed statistics alone, so every rank
+//! does the same at the same step.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc::Sender;
+use tracing::{info, warn};
+
+use crate::collective::Collective;
+use crate::data::blueprint::Blueprint;
+use crate::data::prefetch::Prefetcher;
+use crate::evaluate::HeldOut;
+use crate::ids::{CommandId, Generation, Rank, Step};
+use crate::model::encoder::Precision;
+use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
+use crate::run::ledger::{Consumed, Ledger};
+use crate::run::progress::{Progress, StepPlan};
+use crate::store::manifest::Reason;
+use crate::telemetry::{Evaluation, EvaluationMoment, StepMetrics, Stopwatch};
+use crate::train::snapshot::{Moment, Snapshots};
+use crate::train::step::{Engine, Update};
+use crate::train::sums::Sums;
+
+/// How often a paused lead rank tells the others that the pause lasts.
+const PAUSE_PULSE: Duration = Duration::from_millis(500);
+/// How long the loader may take for a batch before the wait is a named failure.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What the worker's shell tells the compute thread.
+#[derive(Clone, Debug)]
+pub enum Inbox {
+    /// Where the lead rank's rendezvous store listens.
+    Rendezvous(String),
+    /// For the lead rank only.
+    Command(Command),
+}
+
+/// What the compute thread tells the worker's shell.
+#[derive(Clone, Debug)]
+pub enum Outbox {
+    RendezvousReady {
+        address: String,
+    },
+    Ready,
+    Step(Box<StepMetrics>),
+    Evaluation(Evaluation),
+    Outcome {
+        command: Command,
+        stage: CommandStage,
+    },
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// On command, with steps left to take.
+    pub stopped: bool,
+}
+
+/// Steps between two checkpoints and two evaluations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Intervals {
+    pub checkpoint_steps: Option<u64>,
+    pub evaluation_steps: Option<u64>,
+}
+
+/// The part of the training state that is not in the engine.
+#[derive(Clone, Debug)]
+pub struct Position {
+    pub progress: Progress,
+    pub ledger: Ledger,
+    /// Rows that the weights have seen, over all phases.
+    pub rows: u64,
+    /// Whether this life of the run begins with weights that no step of this run has touched.
+    pub fresh: bool,
+}
+
+/// Commands as they reach a rank.
+pub struct CommandQueue {
+    pub inbox: Receiver<Inbox>,
+    /// Commands of earlier lives of the run that may have to be applied again.
+    pub replay: Vec<CommandRecord>,
+    pub waiting: VecDeque<Command>,
+}
+
+/// One rank, once its group is formed and its state is in place.
+pub struct Trainer {
+    pub rank: Rank,
+    pub generation: Generation,
+    pub blueprint: Blueprint,
+    pub prefetcher: Prefetcher,
+    pub held_out: HeldOut,
+    pub precision: Precision,
+    pub intervals: Intervals,
+    pub engine: Engine,
+    pub collective: Box<dyn Collective>,
+    pub position: Position,
+    pub commands: CommandQueue,
+    pub outbox: Sender<Outbox>,
+    /// The lead rank's.
+    pub snapshots: Option<Snapshots>,
+    /// A checkpoint that waits for an earlier upload.
+    pub owed: Option<Reason>,
+}
+
+impl CommandQueue {
+    fn receive(&mut self, message: Inbox) {
+        match message {
+            Inbox::Command(command) => self.waiting.push_back(command),
+            Inbox::Rendezvous(_) => warn!("a rendezvous came after the group was formed"),
+        }
+    }
+
+    /// The command for the boundary after `boundary`: first what an earlier life applied there.
+    fn next(&mut self, boundary: Step, last_applied: CommandId) -> Option<Command> {
+        while let Ok(message) = self.inbox.try_recv() {
+            self.receive(message);
+        }
+        self.replay
+            .retain(|record| record.command.id > last_applied);
+        let due = self.replay.iter().position(|record| match record.stage {
+            CommandStage::Applied { step } => step <= boundary,
+            CommandStage::Accepted | CommandStage::Refused { .. } => true,
+        });
+        due.map(|due| self.replay.remove(due).command)
+            .or_else(|| self.waiting.pop_front())
+    }
+}
+
+impl Trainer {
+    /// Steps until the schedule's end, or until a stop.
+    pub fn run(mut self) -> Result<Ended> {
+        self.tell(Outbox::Ready)?;
+        if self.position.fresh {
+            self.evaluate(EvaluationMoment::Start, self.position.progress.phase)?;
+        }
+        let opening = self
+            .sums(self.position.progress.step)
+            .agree(self.collective.as_ref())?;
+        let mut stop = self.boundary(None, opening.directive)?;
+        while !stop {
+            let Some(plan) = self.position.progress.next_step(&self.blueprint.schedule) else {
+                break;
+            };
+            stop = self.step(&plan)?;
+        }
+        let progress = &self.position.progress;
+        info!(step = %progress.step, finished = progress.finished, "the last step is taken");
+        let ended = Ended {
+            stopped: !progress.finished,
+        };
+        self.collective.leave();
+        Ok(ended)
+    }
+
+    fn tell(&self, message: Outbox) -> Result<()> {
+        self.outbox
+            .blocking_send(message)
+            .context("the worker's shell has ended")
+    }
+
+    /// Empty statistics with the lead's command for the boundary after `boundary`.
+    fn sums(&mut self, boundary: Step) -> Sums {
+        let sources = self.blueprint.corpus.manifest().sources().count();
+        let mut sums = Sums::new(sources, self.collective.world());
+        if self.rank == Rank(0) {
+            sums.directive = self
+                .commands
+                .next(boundary, self.position.progress.last_command);
+        }
+        sums
+    }
+
+    /// Takes one step and what belongs to the boundary after it. True when the run stops there.
+    fn step(&mut self, plan: &StepPlan) -> Result<bool> {
+        let watch = Stopwatch::start();
+        let world = self.collective.world();
+        let expected: Vec<_> = self
+            .plan_after(plan)
+            .map(|next| Blueprint::share(&next, self.rank, world))
+            .into_iter()
+            .collect();
+        let wanted = Blueprint::share(plan, self.rank, world);
+        let delivery = self.prefetcher.take(&wanted, &expected, BATCH_TIMEOUT)?;
+        let mut local = self.sums(plan.step);
+        let bad_rows = self
+            .engine
+            .accumulate(&delivery.batch, plan.phase, &mut local)?;
+        local.bad_rows[self.rank.0 as usize] = bad_rows;
+        let agreeing = Stopwatch::start();
+        let sums = local.agree(self.collective.as_ref())?;
+        let agree_seconds = agreeing.seconds();
+        self.refuse_non_finite_loss(plan, &sums)?;
+        let update = self
+            .engine
+            .update(self.collective.as_ref(), sums.masked, plan.learning_rate)
+            .with_context(|| self.describe(plan, Blueprint::rows(plan)))?;
+        let before = self.position.progress.clone();
+        let phase_ended = self.enter(plan, &sums);
+        if self.rank == Rank(0) {
+            let timing = Timing {
+                seconds: watch.seconds(),
+                data_wait_seconds: delivery.wait.as_secs_f64(),
+                collective_seconds: update.collective_seconds + agree_seconds,
+            };
+            let metrics = self.metrics(&before, plan, &sums, StepCost { update, timing });
+            self.tell(Outbox::Step(Box::new(metrics)))?;
+        }
+        self.boundary(Some(Taken { plan, phase_ended }), sums.directive)
+    }
+
+    /// The step after `plan`, were no command given.
+    fn plan_after(&self, plan: &StepPlan) -> Option<StepPlan> {
+        let mut progress = self.position.progress.clone();
+        progress.advance(
+            plan,
+            self.blueprint.step_tokens(plan),
+            &self.blueprint.schedule,
+        );
+        progress.next_step(&self.blueprint.schedule)
+    }
+
+    /// Enters a step that was taken into progress and ledger. True when it ended its phase.
+    fn enter(&mut self, plan: &StepPlan, sums: &Sums) -> bool {
+        let phase = &self.blueprint.schedule.phases[plan.phase].name;
+        for (index, institution, source) in self.blueprint.corpus.manifest().sources() {
+            let counts = sums.sources[index.0 as usize];
+            let consumed = Consumed {
+                tokens: counts.tokens,
+                chunks: counts.chunks,
+                documents: counts.documents,
+            };
+            let name = format!("{}/{}", institution.id, source.id);
+            self.position.ledger.add(phase, &name, consumed);
+        }
+        self.position.rows += u64::from(plan.rows);
+        self.position
+            .progress
+            .advance(plan, sums.tokens(), &self.blueprint.schedule)
+    }
+
+    fn refuse_non_finite_loss(&self, plan: &StepPlan, sums: &Sums) -> Result<()> {
+        let world = u64::from(self.collective.world());
+        let Some((first, count)) = sums.bad_rows.iter().flatten().next() else {
+            return Ok(());
+        };
+        // A rank's rows lie `world` apart.
+        let rows = first.0..first.0 + (count - 1) * world + 1;
+        bail!(
+            "the loss is not finite: {}\n  hint: look at the batch with `cohort inspect`; lower the \
+             learning rate, or continue from an earlier checkpoint",
+            self.describe(plan, rows)
+        )
+    }
+
+    /// A step and some of its rows in words, for errors.
+    fn describe(&self, plan: &StepPlan, rows: Range<u64>) -> String {
+        let phase = &self.blueprint.schedule.phases[plan.phase].name;
+        let sources = self
+            .blueprint
+            .sources_of(plan.phase, rows.clone())
+            .join(", ");
+        format!(
+            "step {}, rows {} to {} of phase \"{phase}\", sources {sources}",
+            plan.step,
+            rows.start,
+            rows.end - 1
+        )
+    }
+
+    /// The step's line of `metrics.jsonl`; `before` is the progress that it started from.
+    fn metrics(
+        &self,
+        before: &Progress,
+        plan: &StepPlan,
+        sums: &Sums,
+        StepCost { update, timing }: StepCost,
+    ) -> StepMetrics {
+        let schedule = &self.blueprint.schedule;
+        let progress = &self.position.progress;
+        let phase = &schedule.phases[plan.phase];
+        let next = &schedule.phases[progress.phase];
+        let masked = sums.masked.max(1) as f64;
+        let sources: BTreeMap<String, u64> = self
+            .blueprint
+            .corpus
+            .manifest()
+            .sources()
+            .map(|(index, institution, source)| {
+                let name = format!("{}/{}", institution.id, source.id);
+                (name, sums.sources[index.0 as usize].tokens)
+            })
+            .filter(|(_, tokens)| *tokens > 0)
+            .collect();
+        StepMetrics {
+            step: plan.step,
+            phase: phase.name.clone(),
+            phase_kind: phase.kind(),
+            loss: sums.loss / masked,
+            accuracy: sums.correct as f64 / masked,
+            learning_rate: plan.learning_rate,
+            mask_rate: plan.mask_rate,
+            first_row: plan.first_row.0,
+            rows: plan.rows,
+            masked_tokens: sums.masked,
+            step_tokens: sums.tokens(),
+            tokens: progress.tokens,
+            phase_tokens: before.phase_tokens + sums.tokens(),
+            phase_length_tokens: before.phase_length_tokens,
+            next_phase: next.name.clone(),
+            next_phase_kind: next.kind(),
+            remaining_tokens: progress.remaining_tokens(schedule),
+            grad_norm: update.gradient_norm,
+            sources,
+            ranks: self.collective.world(),
+            generation: self.generation,
+            seconds: timing.seconds,
+            tokens_per_second: sums.tokens() as f64 / timing.seconds,
+            data_wait_fraction: timing.data_wait_seconds / timing.seconds,
+            collective_fraction: timing.collective_seconds / timing.seconds,
+        }
+    }
+
+    /// What all ranks do after a step, or (without one) before the first. True when the run stops.
+    fn boundary(&mut self, taken: Option<Taken<'_>>, directive: Option<Command>) -> Result<bool> {
+        let phase = taken.map_or(self.position.progress.phase, |taken| taken.plan.phase);
+        let command = self.admit(directive)?;
+        let kind = command.map(|command| command.kind);
+        let decays = matches!(kind, Some(CommandKind::Decay { .. }));
+        let phase_ends = decays || taken.is_some_and(|taken| taken.phase_ended);
+        if phase_ends {
+            self.evaluate(EvaluationMoment::PhaseEnd, phase)?;
+        } else if taken.is_some() && self.is_due(self.intervals.evaluation_steps) {
+            self.evaluate(EvaluationMoment::Interval, phase)?;
+        }
+        if let Some(command) = command.filter(|_| !decays) {
+            // Part of the state that is saved below; a decay is not, so that a run which continues
+            // from that checkpoint applies it again.
+            self.position.progress.last_command = command.id;
+        }
+        let wish = match (taken, kind) {
+            // The checkpoint that this life began from is the state at hand.
+            (None, _) if !self.position.fresh => None,
+            _ if phase_ends => Some(Reason::PhaseEnd),
+            (_, Some(CommandKind::Stop)) => Some(Reason::Stop),
+            (_, Some(CommandKind::Checkpoint)) => Some(Reason::Command),
+            (Some(_), _) if self.is_due(self.intervals.checkpoint_steps) => Some(Reason::Interval),
+            _ => None,
+        };
+        self.checkpoint(wish, phase)?;
+        match command {
+            Some(command) => self.apply(command, phase),
+            None => Ok(false),
+        }
+    }
+
+    /// A command that can be applied now; one that cannot is refused with the reason.
+    fn admit(&mut self, directive: Option<Command>) -> Result<Option<Command>> {
+        let Some(command) = directive else {
+            return Ok(None);
+        };
+        if let CommandKind::Decay { .. } = command.kind
+            && let Err(refusal) = self
+                .position
+                .progress
+                .decay_target(&self.blueprint.schedule)
+        {
+            self.position.progress.last_command = command.id;
+            let stage = CommandStage::Refused {
+                reason: refusal.to_string(),
+            };
+            self.report(command, stage)?;
+            return Ok(None);
+        }
+        Ok(Some(command))
+    }
+
+    fn apply(&mut self, command: Command, phase: usize) -> Result<bool> {
+        let step = self.position.progress.step;
+        if let CommandKind::Decay { tokens } = command.kind {
+            self.position
+                .progress
+                .decay(tokens, &self.blueprint.schedule)?;
+            self.position.progress.last_command = command.id;
+            info!(%step, "the decay begins");
+        }
+        self.report(command, CommandStage::Applied { step })?;
+        match command.kind {
+            CommandKind::Stop => Ok(true),
+            CommandKind::Pause => self.pause(phase),
+            CommandKind::Decay { .. } | CommandKind::Checkpoint | CommandKind::Resume => Ok(false),
+        }
+    }
+
+    /// Waits for the command that ends the pause. True when that is a stop.
+    fn pause(&mut self, phase: usize) -> Result<bool> {
+        info!(step = %self.position.progress.step, "paused");
+        loop {
+            if self.rank == Rank(0) && self.commands.waiting.is_empty() {
+                match self.commands.inbox.recv_timeout(PAUSE_PULSE) {
+                    Ok(message) => self.commands.receive(message),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => bail!("the worker's shell has ended"),
+                }
+            }
+            let step = self.position.progress.step;
+            let sums = self.sums(step).agree(self.collective.as_ref())?;
+            let Some(command) = self.admit(sums.directive)? else {
+                continue;
+            };
+            match command.kind {
+                CommandKind::Resume | CommandKind::Stop => {
+                    self.position.progress.last_command = command.id;
+                    if command.kind == CommandKind::Stop {
+                        self.checkpoint(Some(Reason::Stop), phase)?;
+                    }
+                    return self.apply(command, phase);
+                }
+                CommandKind::Decay { .. } => {
+                    self.evaluate(EvaluationMoment::PhaseEnd, phase)?;
+                    self.checkpoint(Some(Reason::PhaseEnd), phase)?;
+                    self.apply(command, phase)?;
+                }
+                CommandKind::Checkpoint => {
+                    self.position.progress.last_command = command.id;
+                    self.checkpoint(Some(Reason::Command), phase)?;
+                    self.apply(command, phase)?;
+                }
+                CommandKind::Pause => {
+                    let reason = "the run is paused already".to_owned();
+                    self.report(command, CommandStage::Refused { reason })?;
+                }
+            }
+        }
+    }
+
+    fn report(&self, command: Command, stage: CommandStage) -> Result<()> {
+        if self.rank == Rank(0) {
+            self.tell(Outbox::Outcome { command, stage })?;
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, every_steps: Option<u64>) -> bool {
+        every_steps.is_some_and(|every| self.position.progress.step.0 % every == 0)
+    }
+
+    /// Scores the held-out documents with the weights that `phase` led to.
+    fn evaluate(&self, moment: EvaluationMoment, phase: usize) -> Result<()> {
+        let scores =
+            self.held_out
+                .score(&self.engine.model, self.precision, self.collective.as_ref())?;
+        if self.rank != Rank(0) {
+            return Ok(());
+        }
+        let phase = &self.blueprint.schedule.phases[phase];
+        self.tell(Outbox::Evaluation(Evaluation {
+            step: self.position.progress.step,
+            moment,
+            phase: phase.name.clone(),
+            phase_kind: phase.kind(),
+            institutions: scores.into_iter().collect(),
+        }))
+    }
+
+    /// Takes the checkpoint that is wished for, or one that is owed. One made by interval waits for
+    /// an earlier upload without holding up the training.
+    fn checkpoint(&mut self, wish: Option<Reason>, phase: usize) -> Result<()> {
+        let Some(snapshots) = &self.snapshots else {
+            return Ok(());
+        };
+        let Some(reason) = wish.or(self.owed) else {
+            return Ok(());
+        };
+        if reason == Reason::Interval && !snapshots.has_room() {
+            self.owed = Some(reason);
+            return Ok(());
+        }
+        self.owed = None;
+        let progress = &self.position.progress;
+        let plan = self.blueprint.phases[progress.phase].builder.plan.digest();
+        let moment = Moment {
+            reason,
+            generation: self.generation,
+            phase: &self.blueprint.schedule.phases[phase],
+            progress,
+            rows: self.position.rows,
+            ledger: &self.position.ledger,
+            plan: &plan,
+        };
+        snapshots.take(&self.engine, moment)
+    }
+}
+
+/// The step that a boundary follows.
+#[derive(Clone, Copy)]
+struct Taken<'a> {
+    plan: &'a StepPlan,
+    phase_ended: bool,
+}
+
+/// What the update did and took.
+#[derive(Clone, Copy)]
+struct StepCost {
+    update: Update,
+    timing: Timing,
+}
+
+/// Where a step's time went.
+#[derive(Clone, Copy)]
+struct Timing {
+    seconds: f64,
+    data_wait_seconds: f64,
+    collective_seconds: f64,
+}

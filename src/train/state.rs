@@ -1,0 +1,175 @@
+//! The training state as the files of a checkpoint, and back.
+//!
+//! A checkpoint's folder is a Hugging Face model directory; beside the model it holds the
+//! optimizer's moments, the progress and the ledger. Saving and loading is exact, bit for bit.
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use bytes::Bytes;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::run::ledger::Ledger;
+use crate::run::progress::Progress;
+
+/// The layout of `state.json` that this code reads and writes.
+pub const STATE_VERSION: u32 = 1;
+
+/// `state.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingState {
+    pub version: u32,
+    /// blake3 of the tokenizer that the ids belong to.
+    pub tokenizer: String,
+    /// Digest of the plan of `progress.phase`: which rows its row index counts.
+    pub plan: String,
+    /// Steps of the optimizer, which its debiased betas depend on.
+    pub optimizer_steps: u64,
+    /// Rows that the weights have seen, over all phases.
+    pub rows: u64,
+    pub progress: Progress,
+}
+
+/// What a rank reads of a checkpoint before it begins.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    pub state: TrainingState,
+    pub ledger: Ledger,
+    /// The checkpoint's URL, for errors.
+    pub origin: String,
+    /// `config.json`, `model.safetensors` and `optimizer.safetensors`; the lead rank reads them, the
+    /// others get their tensors from it.
+    pub tensors: Option<TensorFiles>,
+    /// Leave the checkpoint's phase for this run's first decay.
+    pub branch: bool,
+}
+
+/// The large files of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct TensorFiles {
+    pub model_config: Bytes,
+    pub model: Bytes,
+    pub optimizer: Bytes,
+}
+
+impl TrainingState {
+    /// Reads `state.json`.
+    pub fn parse(text: &[u8], origin: &str) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let found: Version = serde_json::from_slice(text)
+            .with_context(|| format!("{origin}: state.json is damaged"))?;
+        ensure!(
+            found.version == STATE_VERSION,
+            "{origin}: state.json is of version {}, this program reads version {STATE_VERSION}",
+            found.version
+        );
+        serde_json::from_slice(text).with_context(|| format!("{origin}: state.json is damaged"))
+    }
+
+    /// Refuses a checkpoint of another tokenizer.
+    pub fn expect_tokenizer(&self, tokenizer: &str, origin: &str) -> Result<()> {
+        ensure!(
+            self.tokenizer == tokenizer,
+            "{origin} was trained with tokenizer {}, the corpus was prepared with {tokenizer}\n  \
+             hint: prepare the corpus with the tokenizer.json that lies in the checkpoint",
+            self.tokenizer
+        );
+        Ok(())
+    }
+
+    /// Refuses to continue a phase whose rows are not the ones that the row index counts.
+    pub fn expect_plan(&self, phase: &str, plan: &str, origin: &str) -> Result<()> {
+        ensure!(
+            self.plan == plan,
+            "{origin} cannot be continued in phase \"{phase}\": the corpus, the seed, the mixture or \
+             row_tokens have changed, so its rows are others\n  \
+             hint: restore them, or start another run with `start: {{hugging_face: …}}` from its weights"
+        );
+        Ok(())
+    }
+}
+
+/// Writes fp32 tensors as safetensors, in the order given.
+pub fn write_tensors(tensors: &[(String, Tensor)]) -> Result<Bytes> {
+    let copied: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            assert_eq!(tensor.kind(), Kind::Float, "{name} is kept in fp32");
+            let shape = tensor.size().iter().map(|&size| size as usize).collect();
+            Ok((name.clone(), shape, float_bytes(tensor)?))
+        })
+        .collect::<Result<_>>()?;
+    let views = copied
+        .iter()
+        .map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes)?;
+            Ok((name.as_str(), view))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let metadata = [("format".to_owned(), "pt".to_owned())]
+        .into_iter()
+        .collect();
+    Ok(Bytes::from(safetensors::serialize(views, Some(metadata))?))
+}
+
+/// An fp32 tensor's numbers as little-endian bytes, copied to the host.
+fn float_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let host = tensor.detach().to_device(Device::Cpu).contiguous().view(-1);
+    let mut bytes = vec![0; host.numel() * size_of::<f32>()];
+    let numbers = host.numel();
+    // libtorch and safetensors are both little-endian on every machine that libtorch runs on.
+    host.f_copy_data_u8(&mut bytes, numbers)
+        .context("cannot copy a tensor to the host")?;
+    Ok(bytes)
+}
+
+/// Reads all fp32 tensors of a safetensors file.
+pub fn read_tensors(bytes: &[u8], origin: &str) -> Result<Vec<(String, Tensor)>> {
+    let file = SafeTensors::deserialize(bytes).with_context(|| format!("{origin} is damaged"))?;
+    file.tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            if view.dtype() != Dtype::F32 {
+                bail!("{origin}: {name} is {:?}, not F32", view.dtype());
+            }
+            let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+            let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)
+                .map_err(|error| anyhow!("{origin}: {name}: {error}"))?;
+            Ok((name, tensor))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_survive_bit_for_bit() {
+        let odd = [f32::MIN_POSITIVE, -0.0, 1.5e-40, f32::MAX, 0.1, -7.25];
+        let tensors = vec![
+            ("z".to_owned(), Tensor::from_slice(&odd).view([2, 3])),
+            ("a".to_owned(), Tensor::from_slice(&odd[..1])),
+        ];
+        let bytes = write_tensors(&tensors).unwrap();
+        let mut read = read_tensors(&bytes, "test").unwrap();
+        read.sort_by(|left, right| right.0.cmp(&left.0));
+        for ((name, tensor), (wanted_name, wanted)) in read.iter().zip(&tensors) {
+            assert_eq!((name, tensor.size()), (wanted_name, wanted.size()));
+            let bits = |tensor: &Tensor| {
+                let flat = tensor.view(-1);
+                Vec::<f32>::try_from(&flat)
+                    .unwrap()
+                    .into_iter()
+                    .map(f32::to_bits)
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(bits(tensor), bits(wanted));
+        }
+        assert!(read_tensors(&bytes[..bytes.len() - 1], "cut.safetensors").is_err());
+    }
+}

@@ -1,0 +1,413 @@
+//! From the run's configuration and an assignment to a running compute thread.
+//!
+//! Everything that holds a tensor is made on that thread and stays there. State comes to the other
+//! ranks from the lead rank, by broadcast, so that all begin equal.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use tch::no_grad;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::collective::Collective;
+use crate::collective::gloo::{Gloo, Seat, connect_store, serve_store};
+use crate::collective::solo::Solo;
+use crate::config::{RunConfig, Start};
+use crate::corpus::TOKENIZER_FILE;
+use crate::corpus::random::keyed_number;
+use crate::data::blueprint::Blueprint;
+use crate::data::held_out::HeldOutSpec;
+use crate::data::prefetch::Prefetcher;
+use crate::data::{Corpus, DigestCheck};
+use crate::evaluate::HeldOut;
+use crate::ids::Rank;
+use crate::model::config::ModelConfig;
+use crate::model::encoder::{Model, Precision as ModelPrecision};
+use crate::model::parameters::Parameters;
+use crate::model::weights::MissingHead;
+use crate::model::{huggingface, init, tile, weights};
+use crate::run::ledger::Ledger;
+use crate::run::progress::Progress;
+use crate::torch::cpu;
+use crate::train::compute::{CommandQueue, Ended, Inbox, Intervals, Outbox, Position, Trainer};
+use crate::train::optimizer::StableAdamW;
+use crate::train::settings::Precision;
+use crate::train::snapshot::{Snapshot, Snapshots};
+use crate::train::state::{Restored, read_tensors};
+use crate::train::step::{Engine, StepRules, device, optimizer_parameters};
+use crate::wire::Assignment;
+
+/// Orders that may wait for the compute thread; operators give a handful.
+const INBOX_MAX: usize = 64;
+/// Batches that are built beyond the one in use.
+const BATCHES_AHEAD: usize = 1;
+
+/// What the compute thread is started with.
+pub(super) struct Launch {
+    pub(super) config: RunConfig,
+    pub(super) assignment: Assignment,
+    pub(super) restored: Option<Restored>,
+    pub(super) outbox: mpsc::Sender<Outbox>,
+    pub(super) uploads: mpsc::Sender<Snapshot>,
+}
+
+/// Starts the compute thread. Its end, or its error, comes through the returned receiver.
+pub(super) fn start_compute(
+    launch: Launch,
+) -> Result<(SyncSender<Inbox>, oneshot::Receiver<Result<Ended>>)> {
+    let (inbox, receiver) = sync_channel(INBOX_MAX);
+    let (done, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("cohort-compute".to_owned())
+        .spawn(move || {
+            // Nobody waits any more when the process is on its way out.
+            let _ = done.send(launch.run(receiver));
+        })
+        .context("cannot start the compute thread")?;
+    Ok((inbox, ended))
+}
+
+impl Launch {
+    fn run(self, inbox: Receiver<Inbox>) -> Result<Ended> {
+        let threads = threads_per_rank(&self.config);
+        cpu::set_threads(threads);
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads.get()))
+            .thread_name(|index| format!("cohort-data-{index}"))
+            .build_global()
+            .context("cannot start the data threads")?;
+        let blueprint = open_blueprint(&self.config)?;
+        let collective = self.form(&inbox)?;
+        let engine_model = self
+            .config
+            .model
+            .resolve(&blueprint.corpus.manifest().tokenizer)?;
+        let mut engine = self.engine(engine_model)?;
+        let position = self.position(&blueprint, &mut engine)?;
+        spread(&engine, collective.as_ref())?;
+        self.trainer(blueprint, engine, position, collective, inbox)?
+            .run()
+    }
+
+    /// Connects the ranks of the generation.
+    fn form(&self, inbox: &Receiver<Inbox>) -> Result<Box<dyn Collective>> {
+        let Assignment {
+            rank,
+            world,
+            generation,
+            ..
+        } = self.assignment;
+        if world == 1 {
+            return Ok(Box::new(Solo::default()));
+        }
+        let timeouts = &self.config.timeouts;
+        let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let store = if rank == Rank(0) {
+            let store = serve_store(host, timeouts.gather)?;
+            let address = store.address().to_string();
+            self.outbox
+                .blocking_send(Outbox::RendezvousReady { address })
+                .context("the worker's shell has ended")?;
+            store
+        } else {
+            connect_store(self.lead_address(inbox)?, timeouts.gather)?
+        };
+        let seat = Seat {
+            generation,
+            rank,
+            world,
+            host,
+            connect_timeout: timeouts.gather,
+            operation_timeout: timeouts.collective,
+        };
+        Ok(Box::new(Gloo::form(&store, seat)?))
+    }
+
+    fn lead_address(&self, inbox: &Receiver<Inbox>) -> Result<SocketAddr> {
+        let limit = self.config.timeouts.gather;
+        match inbox.recv_timeout(limit) {
+            Ok(Inbox::Rendezvous(address)) => address
+                .parse()
+                .with_context(|| format!("{address} is no address")),
+            Ok(Inbox::Command(_)) => bail!("a command came before the ranks were connected"),
+            Err(_) => bail!("the lead rank did not say where to connect within {limit:?}"),
+        }
+    }
+
+    /// The model with the weights that the run begins from, or with zeros where the lead rank or a
+    /// checkpoint gives them.
+    fn engine(&self, config: ModelConfig) -> Result<Engine> {
+        let settings = &self.config;
+        let fresh = self.restored.is_none() && self.assignment.rank == Rank(0);
+        let parameters = if fresh {
+            initial_parameters(settings, &config)?
+        } else {
+            Parameters::build(&config, device(), |each| {
+                anyhow::Ok(tch::Tensor::zeros(
+                    each.shape.as_slice(),
+                    (tch::Kind::Float, device()),
+                ))
+            })?
+        };
+        let model = Model { config, parameters };
+        let optimizer = StableAdamW::new(
+            optimizer_parameters(&model),
+            settings.optimizer.clone(),
+            settings.learning_rate_max(),
+        )?;
+        let rules = StepRules {
+            precision: model_precision(settings.precision),
+            micro_rows: settings.batch.micro_rows as usize,
+            dropout: settings.model.attention_output_dropout,
+            dropout_seed: keyed_number(settings.seed, "dropout", &[]),
+        };
+        Ok(Engine::new(model, optimizer, rules))
+    }
+
+    /// Where the run stands, from its checkpoint or from the beginning.
+    fn position(&self, blueprint: &Blueprint, engine: &mut Engine) -> Result<Position> {
+        let schedule = &blueprint.schedule;
+        let Some(restored) = &self.restored else {
+            return Ok(Position {
+                progress: Progress::new(schedule),
+                ledger: Ledger::default(),
+                rows: 0,
+                fresh: true,
+            });
+        };
+        let Restored {
+            state,
+            ledger,
+            origin,
+            tensors,
+            branch,
+        } = restored;
+        state.expect_tokenizer(&blueprint.corpus.manifest().tokenizer.digest, origin)?;
+        let mut progress = state.progress.clone();
+        if *branch {
+            progress.branch(schedule)?;
+        } else {
+            let phase = schedule.phases.get(progress.phase).with_context(|| {
+                format!(
+                    "{origin} stands in phase {} of its run, this run has {} phases",
+                    progress.phase + 1,
+                    schedule.phases.len()
+                )
+            })?;
+            let plan = blueprint.phases[progress.phase].builder.plan.digest();
+            state.expect_plan(&phase.name, &plan, origin)?;
+            progress.fit(schedule);
+        }
+        if let Some(tensors) = tensors {
+            load_tensors(engine, tensors, origin)?;
+        }
+        engine.optimizer.set_steps(state.optimizer_steps);
+        Ok(Position {
+            progress,
+            ledger: ledger.clone(),
+            rows: state.rows,
+            fresh: *branch,
+        })
+    }
+
+    fn trainer(
+        self,
+        blueprint: Blueprint,
+        engine: Engine,
+        position: Position,
+        collective: Box<dyn Collective>,
+        inbox: Receiver<Inbox>,
+    ) -> Result<Trainer> {
+        let Self {
+            config,
+            assignment,
+            outbox,
+            uploads,
+            ..
+        } = self;
+        let Assignment {
+            rank,
+            world,
+            generation,
+            replay,
+            ..
+        } = assignment;
+        let spec = HeldOutSpec {
+            row_tokens: blueprint.row_tokens,
+            tokens_max_per_source: config.evaluation.tokens_per_source,
+        };
+        let held_out = HeldOut::read(&blueprint.corpus, spec, |row| {
+            row.row.0 % u64::from(world) == u64::from(rank.0)
+        })?;
+        let snapshots = if rank == Rank(0) {
+            Some(Snapshots {
+                run: config.name.clone(),
+                tokenizer: blueprint.corpus.manifest().tokenizer.digest.clone(),
+                constant_files: tokenizer_files(blueprint.corpus.folder())?,
+                uploads,
+            })
+        } else {
+            None
+        };
+        let builder = blueprint.clone();
+        let prefetcher = Prefetcher::start(BATCHES_AHEAD, move |request| builder.build(request))?;
+        Ok(Trainer {
+            rank,
+            generation,
+            blueprint,
+            prefetcher,
+            held_out,
+            precision: model_precision(config.precision),
+            intervals: Intervals {
+                checkpoint_steps: config.checkpoints.every_steps,
+                evaluation_steps: config.evaluation.every_steps,
+            },
+            engine,
+            collective,
+            position,
+            commands: CommandQueue {
+                inbox,
+                replay,
+                waiting: VecDeque::new(),
+            },
+            outbox,
+            snapshots,
+            owed: None,
+        })
+    }
+}
+
+/// Draws the blueprint of a run's configuration.
+pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
+    let corpus = Arc::new(Corpus::open(&config.corpus, DigestCheck::OnOpen)?);
+    check_tokenizer(&corpus)?;
+    Blueprint::draw(corpus, &config.blueprint_spec())
+}
+
+/// The tokenizer beside the shards must be the one that made them.
+fn check_tokenizer(corpus: &Corpus) -> Result<()> {
+    let path = corpus.folder().join(TOKENIZER_FILE);
+    let text = std::fs::read(&path).with_context(|| {
+        format!(
+            "cannot read {}\n  hint: run cohort prepare again",
+            path.display()
+        )
+    })?;
+    let found = blake3::hash(&text).to_hex();
+    let expected = &corpus.manifest().tokenizer.digest;
+    if found.as_str() != expected {
+        bail!(
+            "{} has digest {found}, but the corpus was prepared with tokenizer {expected}\n  \
+             hint: put the right tokenizer.json back, or run cohort prepare again",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn tokenizer_files(corpus: &Path) -> Result<Vec<(String, Bytes)>> {
+    [TOKENIZER_FILE, "tokenizer_config.json"]
+        .into_iter()
+        .map(|name| {
+            let path = corpus.join(name);
+            let content =
+                std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok((name.to_owned(), Bytes::from(content)))
+        })
+        .collect()
+}
+
+/// Threads of a rank's tensor operations: as configured, or the cores shared out.
+pub fn threads_per_rank(config: &RunConfig) -> NonZeroU16 {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get) as u32;
+    let threads = config
+        .threads_per_rank
+        .unwrap_or((cores / config.ranks).max(1));
+    NonZeroU16::new(threads.min(u32::from(u16::MAX)) as u16).unwrap_or(NonZeroU16::MIN)
+}
+
+/// The number format of a run's matrix products on this machine.
+pub fn model_precision(precision: Precision) -> ModelPrecision {
+    match precision {
+        Precision::Fp32 => ModelPrecision::Fp32,
+        Precision::Bf16 => ModelPrecision::Bf16,
+        Precision::Auto if cpu::multiplies_bfloat16() => ModelPrecision::Bf16,
+        Precision::Auto => ModelPrecision::Fp32,
+    }
+}
+
+fn initial_parameters(settings: &RunConfig, config: &ModelConfig) -> Result<Parameters> {
+    let missing_head = MissingHead::Initialize {
+        seed: settings.seed,
+    };
+    match &settings.start {
+        Start::Random => Ok(init::initialize(config, settings.seed, device())),
+        Start::HuggingFace(folder) => {
+            let (found, parameters) = weights::load_directory(folder, missing_head, device())?;
+            config.expect_same_architecture(&found, &folder.display().to_string())?;
+            Ok(parameters)
+        }
+        Start::Tile(folder) => {
+            let (found, parameters) = weights::load_directory(folder, missing_head, device())?;
+            tile::enlarge(
+                &Model {
+                    config: found,
+                    parameters,
+                },
+                config,
+                device(),
+            )
+        }
+    }
+}
+
+fn load_tensors(
+    engine: &mut Engine,
+    files: &crate::train::state::TensorFiles,
+    origin: &str,
+) -> Result<()> {
+    let text = std::str::from_utf8(&files.model_config)
+        .with_context(|| format!("{origin}: config.json is damaged"))?;
+    let found = huggingface::read(text, &format!("{origin}/config.json"))?;
+    engine
+        .model
+        .config
+        .expect_same_architecture(&found, origin)?;
+    let config = &engine.model.config;
+    let loaded = weights::load(&files.model, config, MissingHead::Refuse, device())
+        .with_context(|| format!("{origin}/model.safetensors"))?;
+    no_grad(|| {
+        for (into, from) in engine.model.parameters.iter().zip(loaded.iter()) {
+            into.tensor.shallow_clone().copy_(&from.tensor);
+        }
+    });
+    let moments = read_tensors(&files.optimizer, &format!("{origin}/optimizer.safetensors"))?;
+    let steps = engine.optimizer.steps();
+    engine
+        .optimizer
+        .load_state(&moments, steps)
+        .map_err(|error| anyhow!("{origin}/optimizer.safetensors: {error}"))
+}
+
+/// Gives every rank the lead rank's weights and moments.
+fn spread(engine: &Engine, collective: &dyn Collective) -> Result<()> {
+    if collective.world() == 1 {
+        return Ok(());
+    }
+    no_grad(|| {
+        for parameter in engine.model.parameters.iter() {
+            collective.broadcast(&parameter.tensor.detach(), Rank(0))?;
+        }
+        for (_, moment) in engine.optimizer.state_dict() {
+            collective.broadcast(&moment, Rank(0))?;
+        }
+        Ok(())
+    })
+}
