@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -112,7 +112,7 @@ impl Default for CheckpointSettings {
     fn default() -> Self {
         Self {
             every_steps: None,
-            every: Some(Duration::from_secs(30 * 60)),
+            every: Some(Duration::from_mins(30)),
             keep: Retention::default(),
         }
     }
@@ -135,8 +135,8 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            gather: Duration::from_secs(300),
-            collective: Duration::from_secs(600),
+            gather: Duration::from_mins(5),
+            collective: Duration::from_mins(10),
         }
     }
 }
@@ -145,6 +145,10 @@ fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that garde calls"
+)]
 fn check_loopback(address: &SocketAddr, (): &()) -> garde::Result {
     if address.ip().is_loopback() {
         return Ok(());
@@ -167,6 +171,7 @@ impl RunConfig {
     fn resolve(&mut self, base: &Path) -> Result<()> {
         let absolute = |path: &Path| {
             std::path::absolute(base.join(path))
+                .map(|path| without_parents(&path))
                 .with_context(|| format!("cannot make {} absolute", path.display()))
         };
         self.corpus = absolute(&self.corpus)?;
@@ -188,11 +193,8 @@ impl RunConfig {
             .map(|phase| phase.name.as_str())
             .collect();
         names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            bail!(
-                "phases: two are named \"{}\"\n  hint: give each phase its own name",
-                pair[0]
-            );
+        if let Some([name, _]) = names.array_windows().find(|[left, right]| left == right) {
+            bail!("phases: two are named \"{name}\"\n  hint: give each phase its own name");
         }
         if self.batch.micro_rows > self.batch.rows {
             bail!(
@@ -234,6 +236,18 @@ impl RunConfig {
             .map(|phase| phase.learning_rate)
             .fold(0.0, f64::max)
     }
+}
+
+/// Takes `folder/..` out of a path, so that messages show where things really are.
+fn without_parents(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// Reads and validates a YAML file. Errors name the file, line, column and field, and never quote

@@ -2,6 +2,7 @@
 //! operators see, logs, and the two clocks. No document text passes through here.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -134,7 +135,8 @@ pub fn start_logging(format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_timer(ChronoUtc::rfc_3339())
+        .with_timer(ChronoUtc::new("%Y-%m-%dT%H:%M:%S%.3fZ".to_owned()))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_target(false).init(),

@@ -168,11 +168,13 @@ fn run(command: Subcommands) -> Result<()> {
             block_on(train::work(&arguments.coordinator, arguments.ranks))
         }
         Subcommands::Status { run, json } => block_on(operate::status(&run.run, json)),
-        Subcommands::Decay { run, tokens } => command_to(run, CommandKind::Decay { tokens }),
-        Subcommands::Checkpoint(run) => command_to(run, CommandKind::Checkpoint),
-        Subcommands::Pause(run) => command_to(run, CommandKind::Pause),
-        Subcommands::Resume(run) => command_to(run, CommandKind::Resume),
-        Subcommands::Stop(run) => command_to(run, CommandKind::Stop),
+        Subcommands::Decay { run, tokens } => command_to(&run, CommandKind::Decay { tokens }),
+        Subcommands::Checkpoint(run) => {
+            command_to(&run, CommandKind::Checkpoint { by_time: false })
+        }
+        Subcommands::Pause(run) => command_to(&run, CommandKind::Pause),
+        Subcommands::Resume(run) => command_to(&run, CommandKind::Resume),
+        Subcommands::Stop(run) => command_to(&run, CommandKind::Stop),
         Subcommands::Checkpoints(run) => block_on(look::checkpoints(&run.run)),
         Subcommands::Verify(run) => block_on(look::verify(&run.run)),
         Subcommands::Ledger { checkpoint, json } => block_on(look::ledger(&checkpoint, json)),
@@ -188,7 +190,7 @@ fn run(command: Subcommands) -> Result<()> {
     }
 }
 
-fn command_to(run: RunArgument, kind: CommandKind) -> Result<()> {
+fn command_to(run: &RunArgument, kind: CommandKind) -> Result<()> {
     block_on(operate::command(&run.run, kind))
 }
 

@@ -23,7 +23,7 @@ use crate::wire::proto::{CommandRequest, StatusRequest};
 
 /// How long a command may take to reach a step boundary before the wait is given up; the command
 /// stands all the same.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(600);
+const APPLY_TIMEOUT: Duration = Duration::from_mins(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a coordinator may take to answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -189,13 +189,13 @@ fn describe(view: &StatusView) -> String {
     if !view.commands.is_empty() {
         let mut table = Table::new(["command", "what", "state"]);
         for record in &view.commands {
-            let state = match &record.stage {
+            let became = match &record.stage {
                 CommandStage::Accepted => "waiting for the next step".to_owned(),
                 CommandStage::Applied { step } => format!("applied after step {step}"),
                 CommandStage::Refused { reason } => format!("refused: {reason}"),
             };
             let verb = record.command.kind.verb().to_owned();
-            table.row(vec![record.command.id.to_string(), verb, state]);
+            table.row(vec![record.command.id.to_string(), verb, became]);
         }
         lines.push(table.render());
     }

@@ -20,7 +20,7 @@ const RUN_YAML: &str = include_str!("../../configs/quickstart.yaml");
 /// The stable phase is left on command after this step.
 const DECAY_AFTER: Step = Step(140);
 /// How long the run may take to get there.
-const STABLE_TIMEOUT: Duration = Duration::from_secs(1200);
+const STABLE_TIMEOUT: Duration = Duration::from_mins(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 const EXAMPLES: [&str; 2] = [
     "CHEST RADIOGRAPH. Indication: cough and [MASK].",

@@ -4,6 +4,7 @@
 //! succeeded by the next epoch, which fences it off from publishing.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,12 @@ use crate::store::checkpoint::Checkpoints;
 use crate::store::epoch::{self, Claimant};
 use crate::store::error::StoreError;
 use crate::store::{Store, layout};
-use crate::telemetry::wall_clock;
+use crate::telemetry::{StatusView, wall_clock};
 use crate::wire;
+use crate::wire::proto::StatusRequest;
+
+/// How long a coordinator may take to say that it lives.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `coordinator.json` in the run's folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,28 +129,32 @@ async fn refuse_second(store: &Store, run: &str) -> Result<()> {
     let Some(address) = address(store).await? else {
         return Ok(());
     };
-    match wire::connect(&address.url).await {
-        Ok(mut client) => {
-            let reply = client.status(wire::proto::StatusRequest {}).await;
-            let same = reply.is_ok_and(|reply| {
-                serde_json::from_str::<crate::telemetry::StatusView>(&reply.into_inner().json)
-                    .is_ok_and(|view| view.run == run && view.epoch == address.epoch)
-            });
-            if same {
-                bail!(
-                    "run \"{run}\" has a coordinator already: process {} on {} at {}, since {}\n  \
-                     hint: look with `cohort status --run {}`, or give this run another name",
-                    address.process,
-                    address.host,
-                    address.url,
-                    address.since,
-                    store.address()
-                );
-            }
-        }
-        Err(_) => warn!(url = address.url, "the run's last coordinator is gone"),
+    if answers(&address, run).await {
+        bail!(
+            "run \"{run}\" has a coordinator already: process {} on {} at {}, since {}\n  \
+             hint: look with `cohort status --run {}`, or give this run another name",
+            address.process,
+            address.host,
+            address.url,
+            address.since,
+            store.address()
+        );
     }
+    warn!(url = address.url, "the run's last coordinator is gone");
     Ok(())
+}
+
+/// Whether the coordinator that left its address still serves the run there.
+async fn answers(address: &Address, run: &str) -> bool {
+    let Ok(mut client) = wire::connect(&address.url).await else {
+        return false;
+    };
+    let request = client.status(StatusRequest {});
+    let Ok(Ok(reply)) = tokio::time::timeout(STATUS_TIMEOUT, request).await else {
+        return false;
+    };
+    serde_json::from_str::<StatusView>(&reply.into_inner().json)
+        .is_ok_and(|view| view.run == run && view.epoch == address.epoch)
 }
 
 /// The newest checkpoint of the run that verifies.

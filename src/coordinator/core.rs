@@ -19,13 +19,16 @@ use crate::store::layout;
 use crate::telemetry::{Evaluation, StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
+/// Takes the member's id, or the reason why it may not join.
+pub(super) type JoinAnswer = oneshot::Sender<Result<MemberId, String>>;
+
 /// What reaches the core, from the network or from inside.
 pub(super) enum Message {
     Joined {
         host: String,
         process: u32,
         orders: mpsc::Sender<Order>,
-        reply: oneshot::Sender<Result<MemberId, String>>,
+        reply: JoinAnswer,
     },
     Left {
         member: MemberId,
@@ -303,9 +306,6 @@ impl Core {
 /// Who waits for an answer to the message in hand.
 #[derive(Default)]
 struct Replies {
-    join: Option<(
-        mpsc::Sender<Order>,
-        oneshot::Sender<Result<MemberId, String>>,
-    )>,
+    join: Option<(mpsc::Sender<Order>, JoinAnswer)>,
     command: Option<oneshot::Sender<CommandRecord>>,
 }

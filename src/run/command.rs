@@ -11,7 +11,10 @@ pub enum CommandKind {
     Decay {
         tokens: Option<u64>,
     },
-    Checkpoint,
+    /// By an operator, or by the coordinator's clock.
+    Checkpoint {
+        by_time: bool,
+    },
     Pause,
     Resume,
     /// Take a checkpoint and end.
@@ -22,7 +25,7 @@ impl CommandKind {
     pub fn verb(self) -> &'static str {
         match self {
             Self::Decay { .. } => "decay",
-            Self::Checkpoint => "checkpoint",
+            Self::Checkpoint { .. } => "checkpoint",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Stop => "stop",
@@ -67,7 +70,7 @@ pub fn encode_directive(command: Option<Command>) -> [f64; DIRECTIVE_SLOTS] {
     };
     let (code, argument) = match kind {
         CommandKind::Decay { tokens } => (1.0, tokens.unwrap_or(0) as f64),
-        CommandKind::Checkpoint => (2.0, 0.0),
+        CommandKind::Checkpoint { by_time } => (2.0, f64::from(u8::from(by_time))),
         CommandKind::Pause => (3.0, 0.0),
         CommandKind::Resume => (4.0, 0.0),
         CommandKind::Stop => (5.0, 0.0),
@@ -87,7 +90,9 @@ pub fn decode_directive(slots: &[f64]) -> Option<Command> {
         1 => CommandKind::Decay {
             tokens: Some(slots[2] as u64).filter(|&tokens| tokens > 0),
         },
-        2 => CommandKind::Checkpoint,
+        2 => CommandKind::Checkpoint {
+            by_time: slots[2] > 0.0,
+        },
         3 => CommandKind::Pause,
         4 => CommandKind::Resume,
         5 => CommandKind::Stop,
@@ -110,7 +115,8 @@ mod tests {
             CommandKind::Decay {
                 tokens: Some(8_247_337_000),
             },
-            CommandKind::Checkpoint,
+            CommandKind::Checkpoint { by_time: false },
+            CommandKind::Checkpoint { by_time: true },
             CommandKind::Pause,
             CommandKind::Resume,
             CommandKind::Stop,

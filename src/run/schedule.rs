@@ -63,7 +63,7 @@ pub struct RowsWarmup {
     pub tokens: u64,
 }
 
-/// The decay of ModernBERT and BioClinical ModernBERT ends at a thousandth (their `alpha_f`).
+/// The decay of `ModernBERT` and `BioClinical` `ModernBERT` ends at a thousandth (their `alpha_f`).
 const fn default_floor() -> f64 {
     0.001
 }
@@ -140,7 +140,7 @@ impl PhaseSettings {
     pub fn rows_at(&self, tokens: u64, rows: u32) -> u32 {
         match self.rows_warmup {
             Some(warmup) if tokens < warmup.tokens && warmup.from_rows < rows => {
-                let grown = u64::from(rows - warmup.from_rows) as u128 * u128::from(tokens)
+                let grown = u128::from(rows - warmup.from_rows) * u128::from(tokens)
                     / u128::from(warmup.tokens);
                 warmup.from_rows + grown as u32
             }

@@ -230,7 +230,7 @@ impl RunState {
                 let record = self.ask(kind, &mut effects);
                 effects.push(Effect::Answer { record });
             }
-            Event::CommandOutcome { id, stage } => self.outcome(id, stage, now, &mut effects),
+            Event::CommandOutcome { id, stage } => self.outcome(id, &stage, now, &mut effects),
             Event::RankFailed { member, error } => {
                 let name = self.name(member);
                 self.fail(format!("{name}: {error}"), now, &mut effects);
@@ -483,27 +483,27 @@ impl RunState {
     fn outcome(
         &mut self,
         id: CommandId,
-        stage: CommandStage,
+        stage: &CommandStage,
         now: Millis,
         effects: &mut Vec<Effect>,
     ) {
         let Some(record) = self.commands.get_mut(&id) else {
             return;
         };
-        record.stage.clone_from(&stage);
+        record.stage.clone_from(stage);
         effects.push(Effect::Journal {
             record: record.clone(),
         });
         let kind = record.command.kind;
         let verb = kind.verb();
-        match &stage {
+        match stage {
             CommandStage::Applied { step } => {
                 let reason = format!("{verb} (command {id}) took effect after step {step}");
                 match kind {
                     CommandKind::Pause => self.enter(Stage::Paused, reason, now, effects),
                     CommandKind::Resume => self.enter(Stage::Training, reason, now, effects),
                     CommandKind::Stop => self.enter(Stage::Ending, reason, now, effects),
-                    CommandKind::Decay { .. } | CommandKind::Checkpoint => {
+                    CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {
                         effects.push(Effect::Note { reason });
                     }
                 }
@@ -546,7 +546,7 @@ impl RunState {
                     .is_some_and(|interval| since(self.checkpoint_since) >= interval);
                 if due {
                     self.checkpoint_since = now;
-                    self.ask(CommandKind::Checkpoint, effects);
+                    self.ask(CommandKind::Checkpoint { by_time: true }, effects);
                 }
             }
             _ => {}

@@ -31,7 +31,7 @@ use crate::train::sums::Sums;
 /// How often a paused lead rank tells the others that the pause lasts.
 const PAUSE_PULSE: Duration = Duration::from_millis(500);
 /// How long the loader may take for a batch before the wait is a named failure.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(600);
+const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// What the worker's shell tells the compute thread.
 #[derive(Clone, Debug)]
@@ -111,9 +111,9 @@ pub struct Trainer {
 }
 
 impl CommandQueue {
-    fn receive(&mut self, message: Inbox) {
+    fn receive(&mut self, message: &Inbox) {
         match message {
-            Inbox::Command(command) => self.waiting.push_back(command),
+            Inbox::Command(command) => self.waiting.push_back(*command),
             Inbox::Rendezvous(_) => warn!("a rendezvous came after the group was formed"),
         }
     }
@@ -121,7 +121,7 @@ impl CommandQueue {
     /// The command for the boundary after `boundary`: first what an earlier life applied there.
     fn next(&mut self, boundary: Step, last_applied: CommandId) -> Option<Command> {
         while let Ok(message) = self.inbox.try_recv() {
-            self.receive(message);
+            self.receive(&message);
         }
         self.replay
             .retain(|record| record.command.id > last_applied);
@@ -350,7 +350,8 @@ impl Trainer {
             (None, _) if !self.position.fresh => None,
             _ if phase_ends => Some(Reason::PhaseEnd),
             (_, Some(CommandKind::Stop)) => Some(Reason::Stop),
-            (_, Some(CommandKind::Checkpoint)) => Some(Reason::Command),
+            (_, Some(CommandKind::Checkpoint { by_time: true })) => Some(Reason::Time),
+            (_, Some(CommandKind::Checkpoint { by_time: false })) => Some(Reason::Command),
             (Some(_), _) if self.is_due(self.intervals.checkpoint_steps) => Some(Reason::Interval),
             _ => None,
         };
@@ -395,7 +396,9 @@ impl Trainer {
         match command.kind {
             CommandKind::Stop => Ok(true),
             CommandKind::Pause => self.pause(phase),
-            CommandKind::Decay { .. } | CommandKind::Checkpoint | CommandKind::Resume => Ok(false),
+            CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } | CommandKind::Resume => {
+                Ok(false)
+            }
         }
     }
 
@@ -405,7 +408,7 @@ impl Trainer {
         loop {
             if self.rank == Rank(0) && self.commands.waiting.is_empty() {
                 match self.commands.inbox.recv_timeout(PAUSE_PULSE) {
-                    Ok(message) => self.commands.receive(message),
+                    Ok(message) => self.commands.receive(&message),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => bail!("the worker's shell has ended"),
                 }
@@ -428,7 +431,7 @@ impl Trainer {
                     self.checkpoint(Some(Reason::PhaseEnd), phase)?;
                     self.apply(command, phase)?;
                 }
-                CommandKind::Checkpoint => {
+                CommandKind::Checkpoint { .. } => {
                     self.position.progress.last_command = command.id;
                     self.checkpoint(Some(Reason::Command), phase)?;
                     self.apply(command, phase)?;
@@ -449,7 +452,7 @@ impl Trainer {
     }
 
     fn is_due(&self, every_steps: Option<u64>) -> bool {
-        every_steps.is_some_and(|every| self.position.progress.step.0 % every == 0)
+        every_steps.is_some_and(|every| self.position.progress.step.0.is_multiple_of(every))
     }
 
     /// Scores the held-out documents with the weights that `phase` led to.

@@ -10,7 +10,12 @@ use crate::ids::{CommandId, Generation, Rank, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
 use crate::store::address::CheckpointAddress;
 
-#[allow(clippy::pedantic, unused_qualifications, reason = "generated code")]
+#[allow(
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    unused_qualifications,
+    reason = "generated code"
+)]
 pub mod proto {
     tonic::include_proto!("cohort.v1");
 }
@@ -92,7 +97,9 @@ impl From<Command> for proto::Command {
         let empty = proto::Empty {};
         let kind = match command.kind {
             CommandKind::Decay { tokens } => Kind::Decay(proto::Decay { tokens }),
-            CommandKind::Checkpoint => Kind::Checkpoint(empty),
+            CommandKind::Checkpoint { by_time } => {
+                Kind::Checkpoint(proto::Checkpointing { by_time })
+            }
             CommandKind::Pause => Kind::Pause(empty),
             CommandKind::Resume => Kind::Resume(empty),
             CommandKind::Stop => Kind::Stop(empty),
@@ -113,7 +120,9 @@ impl TryFrom<proto::Command> for Command {
             Kind::Decay(decay) => CommandKind::Decay {
                 tokens: decay.tokens,
             },
-            Kind::Checkpoint(_) => CommandKind::Checkpoint,
+            Kind::Checkpoint(checkpoint) => CommandKind::Checkpoint {
+                by_time: checkpoint.by_time,
+            },
             Kind::Pause(_) => CommandKind::Pause,
             Kind::Resume(_) => CommandKind::Resume,
             Kind::Stop(_) => CommandKind::Stop,

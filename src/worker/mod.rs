@@ -30,7 +30,7 @@ mod upload;
 const REPORTS_MAX: usize = 256;
 /// How long a coordinator may take to come up, and to answer a report.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
+const REPORT_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long the coordinator may take to say good-bye.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(30);
 

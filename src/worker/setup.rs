@@ -92,8 +92,43 @@ impl Launch {
         let mut engine = self.engine(engine_model)?;
         let position = self.position(&blueprint, &mut engine)?;
         spread(&engine, collective.as_ref())?;
-        self.trainer(blueprint, engine, position, collective, inbox)?
-            .run()
+        let held_out = self.held_out(&blueprint)?;
+        let snapshots = self.snapshots(&blueprint)?;
+        let builder = blueprint.clone();
+        let prefetcher = Prefetcher::start(BATCHES_AHEAD, move |request| builder.build(request))?;
+        let Self {
+            config,
+            assignment,
+            outbox,
+            uploads,
+            ..
+        } = self;
+        // The trainer's own handle is the last one: the uploader ends when the trainer does.
+        drop(uploads);
+        let trainer = Trainer {
+            rank: assignment.rank,
+            generation: assignment.generation,
+            blueprint,
+            prefetcher,
+            held_out,
+            precision: model_precision(config.precision),
+            intervals: Intervals {
+                checkpoint_steps: config.checkpoints.every_steps,
+                evaluation_steps: config.evaluation.every_steps,
+            },
+            engine,
+            collective,
+            position,
+            commands: CommandQueue {
+                inbox,
+                replay: assignment.replay,
+                waiting: VecDeque::new(),
+            },
+            outbox,
+            snapshots,
+            owed: None,
+        };
+        trainer.run()
     }
 
     /// Connects the ranks of the generation.
@@ -217,70 +252,28 @@ impl Launch {
         })
     }
 
-    fn trainer(
-        self,
-        blueprint: Blueprint,
-        engine: Engine,
-        position: Position,
-        collective: Box<dyn Collective>,
-        inbox: Receiver<Inbox>,
-    ) -> Result<Trainer> {
-        let Self {
-            config,
-            assignment,
-            outbox,
-            uploads,
-            ..
-        } = self;
-        let Assignment {
-            rank,
-            world,
-            generation,
-            replay,
-            ..
-        } = assignment;
+    fn held_out(&self, blueprint: &Blueprint) -> Result<HeldOut> {
+        let Assignment { rank, world, .. } = self.assignment;
         let spec = HeldOutSpec {
             row_tokens: blueprint.row_tokens,
-            tokens_max_per_source: config.evaluation.tokens_per_source,
+            tokens_max_per_source: self.config.evaluation.tokens_per_source,
         };
-        let held_out = HeldOut::read(&blueprint.corpus, spec, |row| {
+        HeldOut::read(&blueprint.corpus, spec, |row| {
             row.row.0 % u64::from(world) == u64::from(rank.0)
-        })?;
-        let snapshots = if rank == Rank(0) {
-            Some(Snapshots {
-                run: config.name.clone(),
-                tokenizer: blueprint.corpus.manifest().tokenizer.digest.clone(),
-                constant_files: tokenizer_files(blueprint.corpus.folder())?,
-                uploads,
-            })
-        } else {
-            None
-        };
-        let builder = blueprint.clone();
-        let prefetcher = Prefetcher::start(BATCHES_AHEAD, move |request| builder.build(request))?;
-        Ok(Trainer {
-            rank,
-            generation,
-            blueprint,
-            prefetcher,
-            held_out,
-            precision: model_precision(config.precision),
-            intervals: Intervals {
-                checkpoint_steps: config.checkpoints.every_steps,
-                evaluation_steps: config.evaluation.every_steps,
-            },
-            engine,
-            collective,
-            position,
-            commands: CommandQueue {
-                inbox,
-                replay,
-                waiting: VecDeque::new(),
-            },
-            outbox,
-            snapshots,
-            owed: None,
         })
+    }
+
+    /// The lead rank alone takes checkpoints.
+    fn snapshots(&self, blueprint: &Blueprint) -> Result<Option<Snapshots>> {
+        if self.assignment.rank != Rank(0) {
+            return Ok(None);
+        }
+        Ok(Some(Snapshots {
+            run: self.config.name.clone(),
+            tokenizer: blueprint.corpus.manifest().tokenizer.digest.clone(),
+            constant_files: tokenizer_files(blueprint.corpus.folder())?,
+            uploads: self.uploads.clone(),
+        }))
     }
 }
 
@@ -336,10 +329,9 @@ pub fn threads_per_rank(config: &RunConfig) -> NonZeroU16 {
 /// The number format of a run's matrix products on this machine.
 pub fn model_precision(precision: Precision) -> ModelPrecision {
     match precision {
-        Precision::Fp32 => ModelPrecision::Fp32,
         Precision::Bf16 => ModelPrecision::Bf16,
         Precision::Auto if cpu::multiplies_bfloat16() => ModelPrecision::Bf16,
-        Precision::Auto => ModelPrecision::Fp32,
+        Precision::Fp32 | Precision::Auto => ModelPrecision::Fp32,
     }
 }
 

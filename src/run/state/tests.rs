@@ -2,7 +2,7 @@
 
 use super::*;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn rules(ranks: u32) -> Rules {
     Rules {
@@ -103,11 +103,11 @@ fn a_decay_is_taken_once() {
         refused(&mut state, DECAY),
         "command 1 asks for the same and has not taken effect yet"
     );
-    let stage = CommandStage::Applied { step: Step(6) };
+    let applied = CommandStage::Applied { step: Step(6) };
     state.handle(
         Event::CommandOutcome {
             id: CommandId(1),
-            stage,
+            stage: applied,
         },
         Millis(0),
     );
@@ -147,11 +147,11 @@ fn pause_and_resume_refuse_what_is_already_so() {
         "the run is not paused"
     );
     assert_eq!(ask(&mut state, CommandKind::Pause), CommandStage::Accepted);
-    let stage = CommandStage::Applied { step: Step(6) };
+    let applied = CommandStage::Applied { step: Step(6) };
     state.handle(
         Event::CommandOutcome {
             id: CommandId(2),
-            stage,
+            stage: applied,
         },
         Millis(0),
     );
@@ -246,12 +246,12 @@ fn waiting_for_ranks_has_a_deadline() {
 #[test]
 fn checkpoints_are_asked_for_by_time() {
     let mut state = training(1);
-    state.rules.checkpoint_interval = Some(Duration::from_secs(60));
+    state.rules.checkpoint_interval = Some(Duration::from_mins(1));
     assert_eq!(state.handle(Event::Tick, Millis(59_999)), vec![]);
     let effects = state.handle(Event::Tick, Millis(60_000));
     let command = Command {
         id: CommandId(1),
-        kind: CommandKind::Checkpoint,
+        kind: CommandKind::Checkpoint { by_time: true },
     };
     assert!(
         matches!(effects[0], Effect::Journal { .. }),
