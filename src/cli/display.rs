@@ -28,6 +28,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) async fn follow(mut status: watch::Receiver<StatusView>) {
     let bar = std::io::stderr().is_terminal().then(bar);
     let mut last_line: Option<Instant> = None;
+    let mut last_step = None;
     let mut last_phase = String::new();
     while status.changed().await.is_ok() {
         let view = status.borrow_and_update().clone();
@@ -48,7 +49,8 @@ pub(super) async fn follow(mut status: watch::Receiver<StatusView>) {
             continue;
         }
         let due = last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL);
-        if due || last_phase != step.phase {
+        if last_step != Some(step.step) && (due || last_phase != step.phase) {
+            last_step = Some(step.step);
             last_line = Some(Instant::now());
             last_phase.clone_from(&step.phase);
             info!(

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use tracing::info;
 
 use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
@@ -125,6 +126,9 @@ struct WorkArguments {
     /// Local ranks to run.
     #[arg(long, default_value_t = 1)]
     ranks: u32,
+    /// Leave errors to the coordinator, which gets them too: for ranks that `cohort train` starts.
+    #[arg(long, hide = true)]
+    managed: bool,
 }
 
 #[derive(Args, Debug)]
@@ -145,6 +149,10 @@ pub fn main() -> ExitCode {
     telemetry::start_logging(format, &cli.log);
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Reported>() => {
+            info!("{error:#}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             // Nothing is left to tell when stderr is gone.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -152,6 +160,11 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+/// An error that somebody else tells the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("reported to the coordinator")]
+struct Reported;
 
 fn run(command: Subcommands) -> Result<()> {
     match command {
@@ -165,7 +178,14 @@ fn run(command: Subcommands) -> Result<()> {
         )),
         Subcommands::Coordinate { run } => block_on(train::coordinate(&run)),
         Subcommands::Work(arguments) => {
-            block_on(train::work(&arguments.coordinator, arguments.ranks))
+            let worked = block_on(train::work(&arguments.coordinator, arguments.ranks));
+            worked.map_err(|error| {
+                if arguments.managed {
+                    error.context(Reported)
+                } else {
+                    error
+                }
+            })
         }
         Subcommands::Status { run, json } => block_on(operate::status(&run.run, json)),
         Subcommands::Decay { run, tokens } => command_to(&run, CommandKind::Decay { tokens }),

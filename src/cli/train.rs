@@ -59,7 +59,14 @@ async fn watch_ranks(mut ranks: JoinSet<std::io::Result<ExitStatus>>, commands: 
 fn spawn_rank(coordinator: &str) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     Command::new(&program)
-        .args(["work", "--coordinator", coordinator, "--log", "warn"])
+        .args([
+            "work",
+            "--managed",
+            "--coordinator",
+            coordinator,
+            "--log",
+            "warn",
+        ])
         .stdin(Stdio::null())
         // Ctrl-C is for the coordinator, which stops the ranks in order.
         .process_group(0)

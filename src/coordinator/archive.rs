@@ -37,6 +37,10 @@ pub(super) struct Archive {
     /// The newest record of every command that the run has seen, by id.
     commands: Vec<CommandRecord>,
     journal_entries: u64,
+    /// The newest step whose line is in `metrics`.
+    last_step: Step,
+    /// Checkpoints whose step's line has not come yet.
+    early: Vec<CheckpointManifest>,
     flushed_at: Millis,
     publish: mpsc::Sender<CheckpointManifest>,
     publisher: JoinHandle<Result<()>>,
@@ -123,6 +127,8 @@ impl Archive {
             evaluations,
             commands,
             journal_entries: 0,
+            last_step: claim.resume_step(),
+            early: Vec::new(),
             flushed_at: Millis(0),
             publish,
             publisher,
@@ -152,8 +158,18 @@ impl Archive {
         )
     }
 
-    pub(super) fn step(&mut self, json: &str) {
+    pub(super) async fn step(&mut self, step: Step, json: &str) -> Result<()> {
         self.metrics.push(json);
+        self.last_step = step;
+        let (due, early) = self
+            .early
+            .drain(..)
+            .partition(|manifest| manifest.step <= step);
+        self.early = early;
+        for manifest in due {
+            self.publish(manifest).await?;
+        }
+        Ok(())
     }
 
     /// One line for each moment: a boundary that a resumed run passes again replaces its line.
@@ -177,7 +193,14 @@ impl Archive {
         Ok(())
     }
 
+    /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
+    /// it must find no gap.
     pub(super) async fn publish(&mut self, manifest: CheckpointManifest) -> Result<()> {
+        if manifest.step > self.last_step {
+            self.early.push(manifest);
+            return Ok(());
+        }
+        self.metrics.flush(&self.store).await?;
         self.publish
             .send(manifest)
             .await
@@ -249,7 +272,7 @@ async fn retain(checkpoints: &Checkpoints, keep: &Retention) -> Result<()> {
 
 async fn read_journal(store: &Store) -> Result<Vec<CommandRecord>> {
     let mut newest: Vec<CommandRecord> = Vec::new();
-    for object in store.list_here(layout::JOURNAL_FOLDER).await? {
+    for object in store.list(layout::JOURNAL_FOLDER).await? {
         let key = object.key;
         if layout::parse_journal_entry(&key).is_none() {
             continue;

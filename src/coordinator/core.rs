@@ -164,7 +164,7 @@ impl Core {
             Report::Step { json } => {
                 let metrics: StepMetrics =
                     serde_json::from_str(&json).context("a rank's step metrics are malformed")?;
-                self.archive.step(&json);
+                self.archive.step(metrics.step, &json).await?;
                 let position = Position {
                     step: metrics.step,
                     tokens: metrics.tokens,

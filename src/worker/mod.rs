@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_stream::StreamExt;
 use tonic::Streaming;
@@ -99,15 +100,15 @@ impl RankProcess {
     /// Follows orders until the compute thread has taken its last step.
     async fn follow(&mut self, orders: &mut Streaming<WireOrder>) -> Result<()> {
         let mut ended: Option<oneshot::Receiver<Result<Ended>>> = None;
-        let mut uploads = None;
+        let mut background = None;
         loop {
             tokio::select! {
                 order = next_order(orders) => match order? {
                     Order::Assign(assignment) => {
                         let restored = restore::restore(&self.config, &assignment).await?;
                         let (uploader, queue) = upload::start(&self.config, self.reports.clone())?;
-                        uploads = Some(uploader);
-                        let outbox = outbox(self.reports.clone());
+                        let (outbox, forwarder) = outbox(self.reports.clone());
+                        background = Some((forwarder, uploader));
                         let config = self.config.clone();
                         let (inbox, receiver) = start_compute(Launch {
                             config, assignment, restored, outbox, uploads: queue,
@@ -122,7 +123,8 @@ impl RankProcess {
                 },
                 outcome = wait(&mut ended) => {
                     let Ended { stopped } = outcome?;
-                    if let Some(uploader) = uploads.take() {
+                    if let Some((forwarder, uploader)) = background.take() {
+                        forwarder.await.context("the report queue broke")?;
                         uploader.await.context("the uploader broke")??;
                     }
                     self.reports.send(Report::Finished { stopped }).await
@@ -144,11 +146,10 @@ impl RankProcess {
     }
 }
 
-/// Turns what the compute thread tells into reports. Reports stay in order, and the last one is
-/// queued before the thread's end is seen.
-fn outbox(reports: mpsc::Sender<Report>) -> mpsc::Sender<Outbox> {
+/// Turns what the compute thread tells into reports, in order, until the thread ends.
+fn outbox(reports: mpsc::Sender<Report>) -> (mpsc::Sender<Outbox>, JoinHandle<()>) {
     let (outbox, mut told) = mpsc::channel(REPORTS_MAX);
-    tokio::spawn(async move {
+    let forwarder = tokio::spawn(async move {
         while let Some(message) = told.recv().await {
             let report = match message {
                 Outbox::RendezvousReady { address } => Ok(Report::RendezvousReady { address }),
@@ -172,7 +173,7 @@ fn outbox(reports: mpsc::Sender<Report>) -> mpsc::Sender<Outbox> {
             }
         }
     });
-    outbox
+    (outbox, forwarder)
 }
 
 /// The compute thread's end; waits forever before it has started.
