@@ -2,7 +2,7 @@
 //! operators see, logs, and the two clocks. No document text passes through here.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -130,14 +130,39 @@ pub enum LogFormat {
     Json,
 }
 
+/// Starts a line of its own on a terminal: a progress bar may stand where the next log line goes.
+const ERASE_LINE: &[u8] = b"\r\x1b[2K";
+
+/// Standard error, on which log lines and progress bars share a terminal.
+struct LogWriter {
+    on_terminal: bool,
+}
+
+impl Write for LogWriter {
+    /// Gets one whole line at a time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut stderr = io::stderr().lock();
+        if self.on_terminal {
+            stderr.write_all(ERASE_LINE)?;
+        }
+        stderr.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 /// Sends `tracing` to stderr. `filter` is a `tracing_subscriber` filter such as `cohort=debug`.
 pub fn start_logging(format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let on_terminal = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(ChronoUtc::new("%Y-%m-%dT%H:%M:%S%.3fZ".to_owned()))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_ansi(on_terminal)
+        .with_writer(move || LogWriter { on_terminal });
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

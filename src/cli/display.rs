@@ -39,12 +39,12 @@ pub(super) async fn follow(mut status: watch::Receiver<StatusView>) {
             bar.set_length(step.tokens + step.remaining_tokens);
             bar.set_position(step.tokens);
             bar.set_message(format!(
-                "{} · step {} · loss {:.3} · {} tokens/s · {} left",
+                "{} · step {} · loss {:.3} · {} left · {} tokens/s",
                 step.phase,
                 step.step,
                 step.loss,
-                grouped(step.tokens_per_second as u64),
-                span(view.seconds_left.unwrap_or_default())
+                span(view.seconds_left.unwrap_or_default()),
+                grouped(step.tokens_per_second as u64)
             ));
             continue;
         }
@@ -66,12 +66,13 @@ pub(super) async fn follow(mut status: watch::Receiver<StatusView>) {
         }
     }
     if let Some(bar) = bar {
-        bar.finish();
+        // Left where it stands: a run that was stopped is not at its end.
+        bar.abandon();
     }
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {percent} % {msg}")
+    let style = ProgressStyle::with_template("{bar:16} {percent:>3} % {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
 }
@@ -81,7 +82,7 @@ pub(super) async fn result(config: &RunConfig) -> Result<()> {
     let store = Store::open_existing(&config.store)?.child(&config.name)?;
     if let Some(text) = held_out(&store).await? {
         say(&format!(
-            "\nHeld-out documents, loss in nats and accuracy of the masked tokens\n{text}"
+            "\nHeld-out documents: loss in nats, and share of the masked tokens that is predicted right\n{text}"
         ))?;
     }
     let checkpoints = Checkpoints::new(store);

@@ -20,7 +20,7 @@ mod quickstart;
 mod table;
 mod train;
 
-/// Continues the pre-training of `ModernBERT` encoders on text from many institutions.
+/// Continues the pre-training of ModernBERT encoders on text from many institutions.
 #[derive(Parser, Debug)]
 #[command(name = "cohort", version, propagate_version = true)]
 pub struct Cli {
@@ -37,21 +37,34 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Subcommands {
     /// Turn sources into token shards and a manifest.
-    Prepare { corpus: PathBuf },
+    Prepare {
+        /// The corpus's YAML.
+        corpus: PathBuf,
+    },
     /// Show what a run will be: tokens and epochs per source, steps, rows, memory.
-    Plan { run: PathBuf },
+    Plan {
+        /// The run's YAML.
+        run: PathBuf,
+    },
     /// Run the coordinator and its ranks on this machine, or continue a run.
-    Train { run: PathBuf },
+    Train {
+        /// The run's YAML.
+        run: PathBuf,
+    },
     /// Start a decay from an earlier checkpoint as a run of its own; the trunk stays as it is.
     Branch(BranchArguments),
     /// Run the coordinator alone; it prints its address.
-    Coordinate { run: PathBuf },
+    Coordinate {
+        /// The run's YAML.
+        run: PathBuf,
+    },
     /// Run ranks for a coordinator.
     Work(WorkArguments),
     /// Show where a run stands.
     Status {
         #[command(flatten)]
         run: RunArgument,
+        /// Everything that is known, as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -79,12 +92,15 @@ enum Subcommands {
     Ledger {
         /// A checkpoint's folder or URL.
         checkpoint: String,
+        /// With the phases apart, as JSON.
         #[arg(long)]
         json: bool,
     },
     /// Show the exact batch of a step.
     Inspect {
+        /// The run's YAML.
         run: PathBuf,
+        /// Counted from 1; taken or still to come.
         #[arg(long)]
         step: u64,
         /// Write the rows to this safetensors file instead of summing them up.
@@ -93,9 +109,11 @@ enum Subcommands {
     },
     /// Fill the `[MASK]` tokens of a text.
     FillMask {
-        /// A checkpoint's folder, or any Hugging Face folder of a `ModernBERT`.
+        /// A checkpoint's folder, or any Hugging Face folder of a ModernBERT.
         checkpoint: PathBuf,
+        /// A text with at least one `[MASK]`.
         text: String,
+        /// How many tokens to show for each.
         #[arg(long, default_value_t = 5)]
         top: usize,
     },

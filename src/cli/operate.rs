@@ -11,12 +11,12 @@ use crate::cli::say;
 use crate::cli::table::{Table, grouped, span};
 use crate::config::RunConfig;
 use crate::coordinator::claim;
-use crate::ids::{CommandId, Step};
+use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::settings::StoreSettings;
-use crate::telemetry::StatusView;
+use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire;
 use crate::wire::proto::coordinator_client::CoordinatorClient;
 use crate::wire::proto::{CommandRequest, StatusRequest};
@@ -133,9 +133,9 @@ pub(super) async fn status(run: &str, json: bool) -> Result<()> {
 }
 
 /// The newest step of a running run; nothing before the first, or when the run does not answer.
-pub(super) async fn newest_step(run: &str) -> Option<Step> {
+pub(super) async fn newest_step(run: &str) -> Option<StepMetrics> {
     let mut client = coordinator(run).await.ok()?;
-    Some(view(&mut client).await.ok()?.last_step?.step)
+    view(&mut client).await.ok()?.last_step
 }
 
 fn describe(view: &StatusView) -> String {

@@ -1,19 +1,24 @@
 //! `cohort quickstart`: the whole run on an embedded corpus, as an operator would do it: prepare,
 //! train, command the decay from outside while it runs, look at the result.
 //!
-//! Nothing is special about it: it writes two YAML files and starts `cohort` as anybody would.
+//! Nothing is special about it: it writes two YAML files and starts `cohort` as anybody would. Run
+//! again on the same folder it goes on where it was, or shows the result once more.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::{look, operate, prepare, say};
 use crate::ids::Step;
 use crate::run::command::CommandKind;
+use crate::run::schedule::PhaseKind;
+use crate::store::checkpoint::Checkpoints;
+use crate::store::layout;
 
 const CORPUS_YAML: &str = include_str!("../../configs/corpus/synthetic.yaml");
 const RUN_YAML: &str = include_str!("../../configs/quickstart.yaml");
@@ -22,79 +27,102 @@ const DECAY_AFTER: Step = Step(140);
 /// How long the run may take to get there.
 const STABLE_TIMEOUT: Duration = Duration::from_mins(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
-const EXAMPLES: [&str; 2] = [
-    "CHEST RADIOGRAPH. Indication: cough and [MASK].",
-    "The patient was started on [MASK] 500 mg twice daily.",
+/// What a small encoder learns first: the fixed phrases of a ward.
+const EXAMPLES: [&str; 3] = [
+    "Plan: continue apixaban 5 mg by [MASK] twice daily.",
+    "55M by ambulance. 100.9 F HR94 BP128/66 sat95 [MASK] 8/10. cat 3",
+    "Objective: Temperature 36.9 C, pulse 100, blood pressure 130/65, respiratory rate 20, [MASK] \
+     saturation 95%.",
 ];
 
 pub(super) async fn quickstart(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder.join("configs/corpus"))
+    let configs = folder.join("configs");
+    std::fs::create_dir_all(configs.join("corpus"))
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    let corpus = folder.join("configs/corpus/synthetic.yaml");
-    let run = folder.join("configs/quickstart.yaml");
+    let corpus = configs.join("corpus/synthetic.yaml");
+    let run = configs.join("quickstart.yaml");
     write(&corpus, CORPUS_YAML)?;
     write(&run, RUN_YAML)?;
     say(
         "1. The embedded corpus: four institutions, invented notes, a tokenizer trained on them\n",
     )?;
-    tokio::task::spawn_blocking(move || prepare::prepare(&corpus)).await??;
+    let yaml = corpus.clone();
+    tokio::task::spawn_blocking(move || prepare::prepare(&yaml)).await??;
     say("\n2. Training on two ranks; the decay is commanded from outside while it runs\n")?;
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut training = Command::new(program)
-        .arg("train")
-        .arg(&run)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start the training")?;
-    let name = run.display().to_string();
-    let commanded = tokio::select! {
-        ended = training.wait() => bail!("the training ended early: {}", ended?),
-        commanded = decay_when_due(&name) => commanded,
-    };
-    commanded?;
-    let status = training.wait().await?;
-    if !status.success() {
-        bail!("the training failed: {status}");
-    }
-    say(
-        "\n3. What the checkpoint predicts (it is small and saw little; real encoders see more)\n",
-    )?;
-    let store = operate::folder(&name)?;
-    let newest = crate::store::checkpoint::Checkpoints::new(store.clone())
-        .steps()
-        .await?
-        .published
-        .last()
-        .copied()
-        .context("the run left no checkpoint")?;
-    let checkpoint =
-        Path::new(store.address()).join(crate::store::layout::checkpoint_folder(newest));
+    let run = run.display().to_string();
+    train(&run).await?;
+    say("\n3. What the checkpoint predicts: it is small, but it knows the phrases of a ward\n")?;
+    let checkpoint = newest_checkpoint(&run).await?;
     for text in EXAMPLES {
         say(text)?;
         look::fill_mask(&checkpoint, text, 3)?;
     }
-    say(&format!(
-        "\nThe checkpoint is a Hugging Face model folder:\n  {}\n\nNext: put your own text into a corpus YAML like {}/configs/corpus/synthetic.yaml.",
-        checkpoint.display(),
-        folder.display()
-    ))
+    say(&next_steps(&run, &corpus, &checkpoint))
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// Starts `cohort train`, commands the decay when it is due, and waits for the end.
+async fn train(run: &str) -> Result<()> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut training = Command::new(program)
+        .args(["train", run])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start the training")?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let operated = async {
+        decay_when_due(run).await?;
+        // What is left is to wait for the training's own end.
+        std::future::pending::<Result<()>>().await
+    };
+    let ended = tokio::select! {
+        ended = training.wait() => ended?,
+        failed = operated => return failed,
+        _ = interrupt.recv() => return stop(training, run).await,
+        _ = terminate.recv() => return stop(training, run).await,
+    };
+    expect_success(ended)
 }
 
-/// Waits for the step from the run's own status, then commands the decay as an operator would.
+fn expect_success(ended: ExitStatus) -> Result<()> {
+    if !ended.success() {
+        bail!("the training failed: {ended}");
+    }
+    Ok(())
+}
+
+/// Asks the training to stop in order until it has, and says how to go on.
+async fn stop(mut training: Child, run: &str) -> Result<()> {
+    let asking = async {
+        loop {
+            // Refused before the first step, and once the run is over; then the next look decides.
+            let _ = operate::command(run, CommandKind::Stop).await;
+            sleep(POLL_INTERVAL).await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = training.wait() => ended?,
+        () = asking => unreachable!("it asks for ever"),
+    };
+    expect_success(ended)?;
+    bail!("stopped\n  hint: the same command goes on from the checkpoint");
+}
+
+/// Waits for the step from the run's own status, then commands the decay as an operator would. A
+/// run that is past it, because it was stopped in its decay, is left alone.
 async fn decay_when_due(run: &str) -> Result<()> {
     let deadline = Instant::now() + STABLE_TIMEOUT;
     while Instant::now() < deadline {
-        if operate::newest_step(run)
-            .await
-            .is_some_and(|step| step >= DECAY_AFTER)
-        {
-            say(&format!("$ cohort decay --run {run}"))?;
-            return operate::command(run, CommandKind::Decay { tokens: None }).await;
+        if let Some(newest) = operate::newest_step(run).await {
+            if newest.next_phase_kind == PhaseKind::Decay {
+                return Ok(());
+            }
+            if newest.step >= DECAY_AFTER {
+                say(&format!("\n$ cohort decay --run {run}"))?;
+                operate::command(run, CommandKind::Decay { tokens: None }).await?;
+                return say("");
+            }
         }
         sleep(POLL_INTERVAL).await;
     }
@@ -102,4 +130,28 @@ async fn decay_when_due(run: &str) -> Result<()> {
         "no step {DECAY_AFTER} within {} s",
         STABLE_TIMEOUT.as_secs()
     )
+}
+
+async fn newest_checkpoint(run: &str) -> Result<PathBuf> {
+    let store = operate::folder(run)?;
+    let steps = Checkpoints::new(store.clone()).steps().await?;
+    let newest = steps.published.last().copied();
+    let newest = newest.context("the run left no checkpoint")?;
+    Ok(Path::new(store.address()).join(layout::checkpoint_folder(newest)))
+}
+
+fn next_steps(run: &str, corpus: &Path, checkpoint: &Path) -> String {
+    let (checkpoint, corpus) = (checkpoint.display(), corpus.display());
+    format!(
+        "\nThe checkpoint is a Hugging Face model folder:\n  {checkpoint}\n\n\
+         Look further:\n  \
+         cohort checkpoints --run {run}\n  \
+         cohort ledger {checkpoint}\n  \
+         cohort inspect {run} --step 1\n\n\
+         Your own text: name it in a corpus YAML like {corpus}."
+    )
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
