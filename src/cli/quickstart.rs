@@ -142,12 +142,15 @@ async fn newest_checkpoint(run: &str) -> Result<PathBuf> {
 
 fn next_steps(run: &str, corpus: &Path, checkpoint: &Path) -> String {
     let (checkpoint, corpus) = (checkpoint.display(), corpus.display());
+    // As it was called, so that the lines can be typed as they stand.
+    let program = std::env::args_os().next();
+    let program = program.as_deref().unwrap_or("cohort".as_ref()).display();
     format!(
         "\nThe checkpoint is a Hugging Face model folder:\n  {checkpoint}\n\n\
          Look further:\n  \
-         cohort checkpoints --run {run}\n  \
-         cohort ledger {checkpoint}\n  \
-         cohort inspect {run} --step 1\n\n\
+         {program} checkpoints --run {run}\n  \
+         {program} ledger {checkpoint}\n  \
+         {program} inspect {run} --step 1\n\n\
          Your own text: name it in a corpus YAML like {corpus}."
     )
 }
