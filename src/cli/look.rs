@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tch::{Device, Tensor};
 use tokenizers::Tokenizer;
 
@@ -10,6 +10,7 @@ use crate::cli::table::{Table, grouped};
 use crate::cli::{display, operate, say};
 use crate::config::RunConfig;
 use crate::corpus::TOKENIZER_FILE;
+use crate::data::batch::Batch;
 use crate::data::blueprint::Blueprint;
 use crate::data::prefetch::BatchRequest;
 use crate::ids::{RowIndex, Step};
@@ -25,6 +26,9 @@ use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::telemetry::StepMetrics;
 use crate::worker::setup::open_blueprint;
+
+const CHANGED: &str = "\n  hint: the file or the corpus has changed since; the run as it was started is run.yaml in its \
+                       folder";
 
 pub(super) async fn checkpoints(run: &str) -> Result<()> {
     let checkpoints = Checkpoints::new(operate::folder(run)?);
@@ -103,12 +107,16 @@ pub(super) async fn ledger(checkpoint: &str, json: bool) -> Result<()> {
 pub(super) async fn inspect(run: &Path, step: u64, output: Option<&Path>) -> Result<()> {
     let config = RunConfig::load(run)?;
     let blueprint = open_blueprint(&config)?;
-    let plan = find_step(&config, &blueprint, Step(step)).await?;
+    let taken = recorded(&config, Step(step)).await?;
+    let plan = find_step(&blueprint, Step(step), taken.as_ref())?;
     let rows: Vec<RowIndex> = Blueprint::rows(&plan).map(RowIndex).collect();
     let batch = blueprint.build(&BatchRequest {
         phase: plan.phase as u32,
         rows,
     })?;
+    if let Some(taken) = &taken {
+        expect_taken(&batch, taken)?;
+    }
     let phase = &blueprint.schedule.phases[plan.phase];
     if let Some(output) = output {
         let mut tensors = Vec::new();
@@ -156,8 +164,8 @@ pub(super) async fn inspect(run: &Path, step: u64, output: Option<&Path>) -> Res
 }
 
 /// The plan of a step: as it was taken if the run has taken it, else as the schedule has it.
-async fn find_step(config: &RunConfig, blueprint: &Blueprint, step: Step) -> Result<StepPlan> {
-    if let Some(taken) = recorded(config, step).await? {
+fn find_step(blueprint: &Blueprint, step: Step, taken: Option<&StepMetrics>) -> Result<StepPlan> {
+    if let Some(taken) = taken {
         let phase = blueprint
             .schedule
             .phases
@@ -165,7 +173,12 @@ async fn find_step(config: &RunConfig, blueprint: &Blueprint, step: Step) -> Res
             .position(|phase| phase.name == taken.phase);
         return Ok(StepPlan {
             step,
-            phase: phase.with_context(|| format!("the run has no phase \"{}\"", taken.phase))?,
+            phase: phase.with_context(|| {
+                format!(
+                    "step {step} was taken in phase \"{}\"{CHANGED}",
+                    taken.phase
+                )
+            })?,
             first_row: RowIndex(taken.first_row),
             rows: taken.rows,
             learning_rate: taken.learning_rate,
@@ -184,6 +197,21 @@ async fn find_step(config: &RunConfig, blueprint: &Blueprint, step: Step) -> Res
         "there is no step {step}: the schedule has {} steps, counted from 1\n  hint: see `cohort plan`",
         progress.step
     )
+}
+
+/// Refuses to show a batch that differs from the one that the step took.
+fn expect_taken(batch: &Batch, taken: &StepMetrics) -> Result<()> {
+    let tokens: u64 = batch.counts.values().map(|counts| counts.tokens).sum();
+    ensure!(
+        (tokens, batch.predicted) == (taken.step_tokens, taken.masked_tokens),
+        "step {} took {} tokens and predicted {} of them; this file describes a batch of {tokens} \
+         and {}{CHANGED}",
+        taken.step,
+        taken.step_tokens,
+        taken.masked_tokens,
+        batch.predicted
+    );
+    Ok(())
 }
 
 async fn recorded(config: &RunConfig, step: Step) -> Result<Option<StepMetrics>> {
