@@ -15,7 +15,7 @@ use crate::data::blueprint::Blueprint;
 use crate::data::prefetch::BatchRequest;
 use crate::ids::{RowIndex, Step};
 use crate::model::encoder::Model;
-use crate::model::fill_mask;
+use crate::model::fill_mask::{self, FilledMask};
 use crate::model::weights::{self, MissingHead};
 use crate::run::ledger::Ledger;
 use crate::run::progress::{Progress, StepPlan};
@@ -236,17 +236,9 @@ async fn recorded(config: &RunConfig, step: Step) -> Result<Option<StepMetrics>>
     Ok(None)
 }
 
+/// Shows the most probable tokens for every `[MASK]` of a text.
 pub(super) fn fill_mask(checkpoint: &Path, text: &str, top: usize) -> Result<()> {
-    let (config, parameters) =
-        weights::load_directory(checkpoint, MissingHead::Refuse, Device::Cpu)?;
-    let path = checkpoint.join(TOKENIZER_FILE);
-    let tokenizer = Tokenizer::from_file(&path)
-        .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
-    let model = Model { config, parameters };
-    for (index, mask) in fill_mask::fill_mask(&model, &tokenizer, text, top)?
-        .iter()
-        .enumerate()
-    {
+    for (index, mask) in fill(checkpoint, text, top)?.iter().enumerate() {
         let words: Vec<String> = mask
             .candidates
             .iter()
@@ -261,4 +253,20 @@ pub(super) fn fill_mask(checkpoint: &Path, text: &str, top: usize) -> Result<()>
         say(&format!("[MASK] {}: {}", index + 1, words.join(", ")))?;
     }
     Ok(())
+}
+
+/// The same for programs, with the tokens' ids.
+pub(super) fn fill_mask_json(checkpoint: &Path, text: &str, top: usize) -> Result<()> {
+    let filled = fill(checkpoint, text, top)?;
+    say(&serde_json::to_string_pretty(&filled)?)
+}
+
+fn fill(checkpoint: &Path, text: &str, top: usize) -> Result<Vec<FilledMask>> {
+    let (config, parameters) =
+        weights::load_directory(checkpoint, MissingHead::Refuse, Device::Cpu)?;
+    let path = checkpoint.join(TOKENIZER_FILE);
+    let tokenizer = Tokenizer::from_file(&path)
+        .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
+    let model = Model { config, parameters };
+    fill_mask::fill_mask(&model, &tokenizer, text, top)
 }

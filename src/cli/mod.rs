@@ -116,6 +116,8 @@ enum Subcommands {
         /// How many tokens to show for each.
         #[arg(long, default_value_t = 5)]
         top: usize,
+        #[arg(long)]
+        json: bool,
     },
     /// The whole run on an embedded corpus: prepare, train, decay on command, result.
     Quickstart {
@@ -223,7 +225,14 @@ fn run(command: Subcommands) -> Result<()> {
             checkpoint,
             text,
             top,
+            json: false,
         } => look::fill_mask(&checkpoint, &text, top),
+        Subcommands::FillMask {
+            checkpoint,
+            text,
+            top,
+            json: true,
+        } => look::fill_mask_json(&checkpoint, &text, top),
         Subcommands::Quickstart { folder } => block_on(quickstart::quickstart(&folder)),
     }
 }

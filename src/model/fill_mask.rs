@@ -1,6 +1,7 @@
 //! Fills `[MASK]` in a text with the encoder's most probable tokens.
 
 use anyhow::{Result, anyhow, ensure};
+use serde::Serialize;
 use tch::{Kind, Tensor};
 use tokenizers::Tokenizer;
 
@@ -10,14 +11,14 @@ use crate::model::input::PackedInput;
 const MASK: &str = "[MASK]";
 
 /// The candidates for one `[MASK]`, the most probable first.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FilledMask {
     /// The mask's place among the text's tokens, `[CLS]` being 0.
     pub position: usize,
     pub candidates: Vec<Candidate>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Candidate {
     pub id: u32,
     /// The token as text, with its leading space if it has one.
