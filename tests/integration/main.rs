@@ -1,5 +1,6 @@
 //! All integration tests in one binary: real processes, real sockets, real files.
 
+mod check_training;
 mod collective;
 mod corpus_plan;
 mod model_parity;

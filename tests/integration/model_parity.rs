@@ -9,7 +9,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use cohort::model::config::{ModelConfig, Preset};
 use cohort::model::dropout::{Dropout, DroppedRow};
@@ -22,6 +21,8 @@ use cohort::model::weights::{CONFIG_FILE, MissingHead, WEIGHTS_FILE, load_direct
 use cohort::model::{huggingface, init, tile};
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
+
+use crate::support::python;
 
 const FIXTURES: [&str; 3] = ["base", "large", "window-128"];
 /// Of ‖found - wanted‖ / ‖wanted‖, for every tensor.
@@ -276,14 +277,9 @@ fn gradients(parameters: &Parameters) -> Vec<Tensor> {
 /// by `COHORT_PYTHON`.
 #[test]
 fn transformers_loads_our_checkpoints() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a test may look for an optional tool"
-    )]
-    let Ok(python) = std::env::var("COHORT_PYTHON") else {
-        println!("skipped: COHORT_PYTHON names no Python with transformers");
+    if !python::has_transformers() {
         return;
-    };
+    }
     let mut models: Vec<Model> = FIXTURES
         .iter()
         .map(|name| Fixture::open(name).model)
@@ -324,17 +320,7 @@ fn transformers_loads_our_checkpoints() {
             &probe,
         )
         .unwrap();
-        let output = Command::new(&python)
-            .arg(root().join("scripts/check-parity"))
-            .args([folder.path(), &probe])
-            .output()
-            .unwrap();
-        let (text, errors) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        assert!(output.status.success(), "{text}{errors}");
-        print!("{text}");
+        python::run_script("check-parity", &[folder.path(), &probe]);
     }
 }
 
