@@ -41,7 +41,7 @@ pub struct MaskRule {
 pub struct RowKey {
     /// The run's seed.
     pub seed: u64,
-    /// The phase's number in its run.
+    /// What tells the phase from the run's others: a key of its name.
     pub phase: u32,
     pub row: RowIndex,
 }

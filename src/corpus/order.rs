@@ -19,7 +19,7 @@ const FEISTEL_BITS_MIN: u32 = 6;
 #[derive(Clone, Copy, Debug)]
 pub struct OrderKey {
     pub seed: u64,
-    /// The phase's number in its run.
+    /// What tells the phase from the run's others: a key of its name.
     pub phase: u32,
     /// The source's number in the manifest.
     pub source: u32,

@@ -40,7 +40,7 @@ impl SourceLengths {
 pub struct PlanSpec {
     /// The run's seed.
     pub seed: u64,
-    /// The phase's number in its run.
+    /// What tells the phase from the run's others: a key of its name.
     pub phase: u32,
     /// Tokens that a row holds at most.
     pub row_tokens: u32,

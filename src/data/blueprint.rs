@@ -14,6 +14,7 @@ use crate::corpus::plan::PhasePlan;
 use crate::corpus::plan_spec::{
     BLOCK_ROWS_DEFAULT, PlanSpec, SHUFFLE_CHUNKS_DEFAULT, SourceLengths,
 };
+use crate::corpus::random::keyed_number;
 use crate::data::batch::{Batch, BatchBuilder};
 use crate::data::prefetch::BatchRequest;
 use crate::data::{Corpus, SplitName};
@@ -62,9 +63,8 @@ impl Blueprint {
         let phases = spec
             .phases
             .iter()
-            .enumerate()
-            .map(|(index, phase)| {
-                draw_phase(&corpus, spec, index as u32, phase)
+            .map(|phase| {
+                draw_phase(&corpus, spec, phase)
                     .with_context(|| format!("phase \"{}\"", phase.name))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -135,10 +135,15 @@ impl Blueprint {
     }
 }
 
+/// What keys a phase's order, masks and dropout beside the run's seed: its name. A number would let
+/// the first phase of a branch read the rows of its trunk's first phase again, with the same masks.
+fn phase_key(name: &str) -> u32 {
+    keyed_number(0, name, &[]) as u32
+}
+
 fn draw_phase(
     corpus: &Arc<Corpus>,
     spec: &BlueprintSpec,
-    index: u32,
     phase: &PhaseSettings,
 ) -> Result<PhaseBlueprint> {
     let mixture = phase.mixture.resolve(corpus.manifest())?;
@@ -154,7 +159,7 @@ fn draw_phase(
         .collect::<Result<Vec<_>>>()?;
     let plan = PhasePlan::new(PlanSpec {
         seed: spec.seed,
-        phase: index,
+        phase: phase_key(&phase.name),
         row_tokens: spec.row_tokens,
         block_tokens: BLOCK_ROWS_DEFAULT * u64::from(spec.row_tokens),
         shuffle_chunks: SHUFFLE_CHUNKS_DEFAULT,

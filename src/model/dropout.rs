@@ -60,7 +60,8 @@ impl Dropout {
         }
     }
 
-    /// Zeroes a share of `[n, width]` and scales up the rest, as layer `layer` does.
+    /// Zeroes a share of `[n, width]` and scales up the rest, as layer `layer` does. The result is
+    /// fp32: a factor of 1/0.9 rounded to bf16 would shrink every layer's output.
     ///
     /// # Panics
     /// If the rows do not cover n tokens.
@@ -84,7 +85,7 @@ impl Dropout {
             .collect();
         let kept_share = 1.0 - self.threshold as f64 / (1i64 << LANE_BITS) as f64;
         let factors = Tensor::cat(&masks, 0).to_kind(Kind::Float) / kept_share;
-        numbers * factors.to_kind(numbers.kind())
+        numbers.to_kind(Kind::Float) * factors
     }
 
     /// Which numbers of one row survive: bool `[tokens, width]`.

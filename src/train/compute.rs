@@ -192,7 +192,7 @@ impl Trainer {
         let mut local = self.sums(plan.step);
         let bad_rows = self
             .engine
-            .accumulate(&delivery.batch, plan.phase, &mut local)?;
+            .accumulate(&delivery.batch, self.phase_key(plan), &mut local)?;
         local.bad_rows[self.rank.0 as usize] = bad_rows;
         let agreeing = Stopwatch::start();
         let sums = local.agree(self.collective.as_ref())?;
@@ -214,6 +214,10 @@ impl Trainer {
             self.tell(Outbox::Step(Box::new(metrics)))?;
         }
         self.boundary(Some(Taken { plan, phase_ended }), sums.directive)
+    }
+
+    fn phase_key(&self, plan: &StepPlan) -> u32 {
+        self.blueprint.phases[plan.phase].builder.plan.phase()
     }
 
     /// The step after `plan`, were no command given.

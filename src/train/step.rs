@@ -83,12 +83,12 @@ impl Engine {
     }
 
     /// Forward and backward over a batch: fills the gradient and enters what was seen into `sums`.
-    /// `phase` keys the dropout beside the row.
+    /// `phase` is the plan's key of the phase; it keys the dropout beside the row.
     /// Returns the first micro-batch whose loss is not finite, as first row and number of rows.
     pub fn accumulate(
         &mut self,
         batch: &Batch,
-        phase: usize,
+        phase: u32,
         sums: &mut Sums,
     ) -> Result<Option<(RowIndex, u64)>> {
         let _ = self.gradient.zero_();
@@ -127,7 +127,7 @@ impl Engine {
         &self,
         encoder: &Encoder<'_>,
         micro: &MicroBatch,
-        phase: usize,
+        phase: u32,
     ) -> Result<Option<MaskedLoss>> {
         let device = self.model.parameters.device();
         let config = &self.model.config;
@@ -137,7 +137,7 @@ impl Engine {
             return Ok(None);
         }
         let dropout = (self.rules.dropout > 0.0).then(|| {
-            let seed = self.rules.dropout_seed ^ (phase as u64).rotate_left(32);
+            let seed = self.rules.dropout_seed ^ u64::from(phase).rotate_left(32);
             Dropout::new(self.rules.dropout, seed, micro.rows.clone())
         });
         Ok(Some(encoder.loss(&input, &targets, dropout.as_ref())))
