@@ -18,7 +18,7 @@ use crate::ids::{CommandId, Epoch, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
 use crate::run::state::Millis;
 use crate::store::checkpoint::Checkpoints;
-use crate::store::error::StoreError;
+use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
 use crate::store::retention::{Retention, Summary};
 use crate::store::{Store, layout};
@@ -245,25 +245,32 @@ async fn publish_all(
         }
         info!(%step, reason = ?manifest.reason, "checkpoint published");
         let _ = core.try_send(Message::Published { step });
-        if let Err(error) = retain(&checkpoints, &keep).await {
+        if let Err(error) = retain(&checkpoints, &keep, step).await {
             warn!(%error, "old checkpoints could not be removed");
         }
     }
     Ok(())
 }
 
-/// Removes what the retention rule does not keep.
-async fn retain(checkpoints: &Checkpoints, keep: &Retention) -> Result<()> {
+/// Removes what the retention rule does not keep, now that `published` was written and each of its
+/// bytes digested on the way. What an earlier life left after that step is damaged, or this life
+/// would have begun there; it counts for nothing and gives way when the run comes to its step.
+async fn retain(checkpoints: &Checkpoints, keep: &Retention, published: Step) -> Result<()> {
     let mut summaries = Vec::new();
     for step in checkpoints.steps().await?.published {
-        summaries.push(Summary::from(&checkpoints.manifest(step).await?));
+        if step > published {
+            break;
+        }
+        match checkpoints.manifest(step).await {
+            Ok(manifest) => summaries.push(Summary::from(&manifest)),
+            Err(CheckpointError::Unusable { reason, .. }) => {
+                warn!(%step, %reason, "a damaged checkpoint is left alone");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    let Some(newest) = summaries.last().map(|summary| summary.step) else {
-        return Ok(());
-    };
     let parents = checkpoints.branch_parents().await?;
-    // The newest was written a moment ago, each byte digested on its way.
-    for step in keep.deletions(&summaries, Some(newest), &parents) {
+    for step in keep.deletions(&summaries, Some(published), &parents) {
         checkpoints.delete(step).await?;
         info!(%step, "checkpoint removed by the retention rule");
     }

@@ -110,6 +110,28 @@ impl Checkpoints {
         Ok(result)
     }
 
+    /// Deletes a published checkpoint that does not verify, so that its step can be written again: a
+    /// run that continued from before it comes back there, perhaps with other bits (another number
+    /// of ranks, another processor). Leaves a branch's parent, which only the same content repairs.
+    pub async fn clear_damaged(&self, step: Step) -> Result<(), CheckpointError> {
+        let manifest = layout::checkpoint_file(step, layout::MANIFEST_FILE);
+        if !self.store().exists(&manifest).await? {
+            return Ok(());
+        }
+        let good = match self.verify(step).await {
+            Ok(verification) => verification.is_good(),
+            Err(CheckpointError::Unusable { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if good {
+            return Ok(());
+        }
+        match self.delete(step).await {
+            Err(CheckpointError::Kept { .. }) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
     /// One whole file in memory, its digest checked.
     pub async fn read_file(
         &self,

@@ -42,6 +42,10 @@ async fn upload_all(
         let watch = Stopwatch::start();
         let step = manifest.step;
         let mut bytes = 0;
+        checkpoints
+            .clear_damaged(step)
+            .await
+            .with_context(|| format!("checkpoint {step} cannot be written"))?;
         for (name, content) in files {
             bytes += content.len();
             let entry = checkpoints

@@ -37,6 +37,7 @@ async fn check_contract(store: &Store) {
     checkpoints::without_a_manifest_are_never_picked(&part("crash")).await;
     checkpoints::that_are_damaged_are_named_and_passed_over(&part("damage")).await;
     checkpoints::are_repaired_by_the_same_content_only(&part("again")).await;
+    checkpoints::that_are_damaged_give_way(&part("give-way")).await;
     checkpoints::of_a_fenced_coordinator_are_refused(&part("fence")).await;
     checkpoints::go_manifest_first(&part("delete")).await;
     checkpoints::are_kept_by_a_branch(&part("pin")).await;

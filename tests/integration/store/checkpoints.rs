@@ -262,6 +262,33 @@ pub async fn are_repaired_by_the_same_content_only(store: &Store) {
     assert_eq!(checkpoints.manifest(Step(10)).await.unwrap(), first);
 }
 
+pub async fn that_are_damaged_give_way(store: &Store) {
+    let (checkpoints, epoch) = begin(store).await;
+    for step in [10, 20, 30, 40] {
+        publish(&checkpoints, step, epoch).await;
+    }
+    checkpoints.pin(Step(40), "branch").await.unwrap();
+    for damaged in [20, 40] {
+        let rotten = layout::checkpoint_file(Step(damaged), FILES[0]);
+        store.put(&rotten, "rotten").await.unwrap();
+    }
+    let manifest_key = layout::checkpoint_file(Step(30), layout::MANIFEST_FILE);
+    store.put(&manifest_key, "{\"version\"").await.unwrap();
+    for step in [10, 20, 30, 40, 50] {
+        checkpoints.clear_damaged(Step(step)).await.unwrap();
+    }
+    let left = checkpoints.steps().await.unwrap();
+    assert_eq!(left.published, [Step(10), Step(40)], "good, and a branch's");
+    assert_eq!(left.unpublished, [], "nothing is left halfway");
+
+    let other = checkpoints
+        .write_file(Step(20), "state.json", Bytes::from_static(b"other"))
+        .await
+        .unwrap();
+    let other = manifest(20, epoch, vec![other]);
+    assert_eq!(checkpoints.publish(&other).await.unwrap(), Published::New);
+}
+
 pub async fn of_a_fenced_coordinator_are_refused(store: &Store) {
     let (checkpoints, old) = begin(store).await;
     publish(&checkpoints, 10, old).await;
