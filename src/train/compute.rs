@@ -108,6 +108,9 @@ pub struct Trainer {
     pub snapshots: Option<Snapshots>,
     /// A checkpoint that waits for an earlier upload.
     pub owed: Option<Reason>,
+    /// The step of the newest checkpoint. Commands at the same step change no weights, and the
+    /// journal knows them: a step has one checkpoint.
+    pub saved: Option<Step>,
 }
 
 impl CommandQueue {
@@ -350,8 +353,6 @@ impl Trainer {
             self.position.progress.last_command = command.id;
         }
         let wish = match (taken, kind) {
-            // The checkpoint that this life began from is the state at hand.
-            (None, _) if !self.position.fresh => None,
             _ if phase_ends => Some(Reason::PhaseEnd),
             (_, Some(CommandKind::Stop)) => Some(Reason::Stop),
             (_, Some(CommandKind::Checkpoint { by_time: true })) => Some(Reason::Time),
@@ -483,7 +484,8 @@ impl Trainer {
         let Some(snapshots) = &self.snapshots else {
             return Ok(());
         };
-        let Some(reason) = wish.or(self.owed) else {
+        let step = self.position.progress.step;
+        let Some(reason) = wish.or(self.owed).filter(|_| self.saved != Some(step)) else {
             return Ok(());
         };
         if reason == Reason::Interval && !snapshots.has_room() {
@@ -491,6 +493,7 @@ impl Trainer {
             return Ok(());
         }
         self.owed = None;
+        self.saved = Some(step);
         let progress = &self.position.progress;
         let plan = self.blueprint.phases[progress.phase].builder.plan.digest();
         let moment = Moment {

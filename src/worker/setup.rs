@@ -105,6 +105,8 @@ impl Launch {
         } = self;
         // The trainer's own handle is the last one: the uploader ends when the trainer does.
         drop(uploads);
+        // Of the checkpoint that this life began from; a branch has none of its own yet.
+        let saved = (!position.fresh).then_some(position.progress.step);
         let trainer = Trainer {
             rank: assignment.rank,
             generation: assignment.generation,
@@ -127,6 +129,7 @@ impl Launch {
             outbox,
             snapshots,
             owed: None,
+            saved,
         };
         trainer.run()
     }
