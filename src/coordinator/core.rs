@@ -252,6 +252,8 @@ impl Core {
                 }
                 Effect::Journal { record } => self.archive.journal(&record).await?,
                 Effect::Answer { record } => {
+                    // Whoever gets the answer finds the command in the status.
+                    self.show();
                     if let Some(answer) = reply.command.take() {
                         let _ = answer.send(record);
                     }
