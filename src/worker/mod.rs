@@ -122,11 +122,12 @@ impl RankProcess {
                     Order::Welcome { .. } => bail!("the coordinator welcomed this rank twice"),
                 },
                 outcome = wait(&mut ended) => {
-                    let Ended { stopped } = outcome?;
                     if let Some((forwarder, uploader)) = background.take() {
                         forwarder.await.context("the report queue broke")?;
+                        // Where an upload failed, that is why the thread ended.
                         uploader.await.context("the uploader broke")??;
                     }
+                    let Ended { stopped } = outcome?;
                     self.reports.send(Report::Finished { stopped }).await
                         .context("the coordinator is gone")?;
                     return Ok(());
