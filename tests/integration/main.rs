@@ -8,3 +8,4 @@ mod optimizer;
 mod prepare;
 mod store;
 mod support;
+mod train;

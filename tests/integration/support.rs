@@ -1,4 +1,6 @@
 //! What several integration tests share.
 
+pub mod process;
 pub mod python;
+pub mod run;
 pub mod s3;

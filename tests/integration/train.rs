@@ -1,0 +1,21 @@
+//! Training runs from end to end, with the processes, sockets and stores that an operator has.
+//!
+//! Bits are compared as the text of `metrics.jsonl`, of which no line may be lost either, and as
+//! the bytes of the last checkpoint. Dropout is on throughout.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "all of it is test code, also outside the functions that are marked as tests"
+)]
+
+mod bits;
+mod branch;
+mod by_hand;
+mod damage;
+mod decay;
+mod operate;
+mod refusals;
+mod resume;
+mod s3;
