@@ -1,12 +1,12 @@
-//! The run's YAML: the settings of every module composed into one file, and the checks that need more
-//! than one of them. The only user of the YAML crate, so that a swap touches one file.
+//! The run's YAML: the settings of every module composed into one file, and the checks that need
+//! more than one of them. Alone with `yaml_error` it knows the YAML crate.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 use garde::Validate;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,12 +20,14 @@ use crate::store::settings::StoreSettings;
 use crate::train::optimizer::settings::OptimizerSettings;
 use crate::train::settings::{BatchSettings, MaskingSettings, Precision};
 
+mod yaml_error;
+
 /// One run, as it stands in its YAML. Paths are relative to the file.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     /// Names the run's folder in the store: letters, digits, `-`, `_` and `.`.
-    #[garde(pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"))]
+    #[garde(custom(check_name))]
     pub name: String,
     /// Where runs are kept: a folder, or an `s3://`, `gs://` or `az://` URL.
     #[garde(dive)]
@@ -39,8 +41,8 @@ pub struct RunConfig {
     /// Worker processes, one device each.
     #[garde(range(min = 1, max = 4096))]
     pub ranks: u32,
-    /// Threads of each rank's matrix products. Without it the local cores are shared out. Losses are
-    /// equal to the bit only for an equal number.
+    /// Threads of each rank's matrix products. Without it the local cores are shared out. Losses
+    /// are equal to the bit only for an equal number.
     #[serde(default)]
     #[garde(inner(range(min = 1, max = 1024)))]
     pub threads_per_rank: Option<u32>,
@@ -66,7 +68,12 @@ pub struct RunConfig {
     #[garde(dive)]
     pub optimizer: OptimizerSettings,
     /// The schedule: phases one after the other.
-    #[garde(length(min = 1, max = 64), dive)]
+    #[garde(
+        length(min = 1, max = 64),
+        custom(check_names),
+        custom(check_rows(&self.batch)),
+        dive
+    )]
     pub phases: Vec<PhaseSettings>,
     #[serde(default)]
     #[garde(dive)]
@@ -154,17 +161,63 @@ fn check_loopback(address: &SocketAddr, (): &()) -> garde::Result {
         return Ok(());
     }
     Err(garde::Error::new(
-        "must be a loopback address: without TLS and a token the coordinator serves this machine only",
+        "must be a loopback address such as 127.0.0.1:7077; without TLS and a token the \
+         coordinator serves this machine only",
     ))
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that garde calls"
+)]
+fn check_name(name: &str, (): &()) -> garde::Result {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if starts_well && name.len() <= 80 && name.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(garde::Error::new(
+        "must be 1 to 80 letters, digits, '.', '_' or '-', and begin with a letter or a digit",
+    ))
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that garde calls"
+)]
+fn check_names(phases: &[PhaseSettings], (): &()) -> garde::Result {
+    let mut names: Vec<&str> = phases.iter().map(|phase| phase.name.as_str()).collect();
+    names.sort_unstable();
+    match names.array_windows().find(|[left, right]| left == right) {
+        Some([name, _]) => Err(garde::Error::new(format!(
+            "the name \"{name}\" is used twice"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_rows(batch: &BatchSettings) -> impl Fn(&Vec<PhaseSettings>, &()) -> garde::Result + '_ {
+    |phases, ()| {
+        for phase in phases {
+            if let Some(warmup) = &phase.rows_warmup
+                && warmup.from_rows > batch.rows
+            {
+                return Err(garde::Error::new(format!(
+                    "phase \"{}\": rows_warmup.from_rows is {}, but a full step has only {} rows",
+                    phase.name, warmup.from_rows, batch.rows
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl RunConfig {
-    /// Reads a run's YAML, makes its paths absolute and checks what needs more than one field.
+    /// Reads a run's YAML and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self> {
         let mut config: Self = load(path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         config.resolve(base)?;
-        config.check().with_context(|| path.display().to_string())?;
         Ok(config)
     }
 
@@ -181,39 +234,6 @@ impl RunConfig {
         match &mut self.start {
             Start::Random => {}
             Start::HuggingFace(path) | Start::Tile(path) => *path = absolute(path)?,
-        }
-        Ok(())
-    }
-
-    /// Rules across fields; those of one field stand on the field.
-    fn check(&self) -> Result<()> {
-        let mut names: Vec<&str> = self
-            .phases
-            .iter()
-            .map(|phase| phase.name.as_str())
-            .collect();
-        names.sort_unstable();
-        if let Some([name, _]) = names.array_windows().find(|[left, right]| left == right) {
-            bail!("phases: two are named \"{name}\"\n  hint: give each phase its own name");
-        }
-        if self.batch.micro_rows > self.batch.rows {
-            bail!(
-                "batch.micro_rows is {}, but a step has only {} rows\n  hint: lower micro_rows",
-                self.batch.micro_rows,
-                self.batch.rows
-            );
-        }
-        for phase in &self.phases {
-            if let Some(warmup) = &phase.rows_warmup
-                && warmup.from_rows > self.batch.rows
-            {
-                bail!(
-                    "phase \"{}\": rows_warmup.from_rows is {}, but a full step has only {} rows",
-                    phase.name,
-                    warmup.from_rows,
-                    self.batch.rows
-                );
-            }
         }
         Ok(())
     }
@@ -250,12 +270,22 @@ fn without_parents(path: &Path) -> PathBuf {
     plain
 }
 
-/// Reads and validates a YAML file. Errors name the file, line, column and field, and never quote
-/// anything but the configuration itself.
+/// Reads and validates a YAML file. Errors name the file, line, column and field, and quote nothing
+/// but the configuration itself: a file that is not named as YAML could be a document, and is
+/// refused unread.
 pub fn load<T>(path: &Path) -> Result<T>
 where
     T: DeserializeOwned + Validate<Context = ()>,
 {
+    let is_yaml = path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml");
+    ensure!(
+        is_yaml,
+        "{} is no configuration: its name does not end in .yaml or .yml\n  \
+         hint: `cohort --help` says which files a command takes",
+        path.display()
+    );
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration {}", path.display()))?;
     parse(&text, &path.display().to_string())
@@ -266,5 +296,6 @@ pub fn parse<T>(text: &str, origin: &str) -> Result<T>
 where
     T: DeserializeOwned + Validate<Context = ()>,
 {
-    serde_saphyr::from_str_valid(text).map_err(|error| anyhow!("{origin}: {error}"))
+    serde_saphyr::from_str_valid(text)
+        .map_err(|error| anyhow!("{}", yaml_error::describe(&error, text, origin)))
 }

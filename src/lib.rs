@@ -1,12 +1,12 @@
 //! Cohort continues the pre-training of ModernBERT encoders on text from many institutions.
 //!
-//! The modules in reading order; a row may use only rows above it (a test enforces it):
+//! The modules in reading order; each may use only those before it (a test enforces it):
 //!
-//! - words: [`ids`]
+//! - words: [`ids`], [`diagnosis`]
 //! - pure decisions: [`corpus`] (what is read when), [`run`] (what happens next)
 //! - edges: [`telemetry`], [`store`], [`wire`], [`torch`]
-//! - work: [`collective`], [`model`], [`data`], [`prepare`], [`train`], [`evaluate`]
-//! - compose: [`config`]
+//! - work: [`collective`], [`model`], [`data`], [`prepare`], [`evaluate`], [`train`]
+//! - compose: [`config`], [`preflight`]
 //! - shells: [`coordinator`], [`worker`]
 //! - entry: [`cli`]
 
@@ -16,9 +16,11 @@ pub mod config;
 pub mod coordinator;
 pub mod corpus;
 pub mod data;
+pub mod diagnosis;
 pub mod evaluate;
 pub mod ids;
 pub mod model;
+pub mod preflight;
 pub mod prepare;
 pub mod run;
 pub mod store;

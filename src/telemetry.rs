@@ -1,5 +1,5 @@
-//! What a run says of itself: the records of `metrics.jsonl` and `evaluations.jsonl`, the status that
-//! operators see, logs, and the two clocks. No document text passes through here.
+//! What a run says of itself: the records of `metrics.jsonl` and `evaluations.jsonl`, the status
+//! that operators see, logs, and the two clocks. No document text passes through here.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};

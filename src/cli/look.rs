@@ -17,6 +17,7 @@ use crate::ids::{RowIndex, Step};
 use crate::model::encoder::Model;
 use crate::model::fill_mask::{self, FilledMask};
 use crate::model::weights::{self, MissingHead};
+use crate::preflight::open_blueprint;
 use crate::run::ledger::Ledger;
 use crate::run::progress::{Progress, StepPlan};
 use crate::store::address::CheckpointAddress;
@@ -25,7 +26,6 @@ use crate::store::error::StoreError;
 use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::telemetry::StepMetrics;
-use crate::worker::setup::open_blueprint;
 
 const CHANGED: &str = "\n  hint: the file or the corpus has changed since; the run as it was started is run.yaml in its \
                        folder";
@@ -194,7 +194,8 @@ fn find_step(blueprint: &Blueprint, step: Step, taken: Option<&StepMetrics>) -> 
         progress.advance(&plan, blueprint.step_tokens(&plan), schedule);
     }
     bail!(
-        "there is no step {step}: the schedule has {} steps, counted from 1\n  hint: see `cohort plan`",
+        "there is no step {step}: the schedule has {} steps, counted from 1\n  \
+         hint: see `cohort plan`",
         progress.step
     )
 }

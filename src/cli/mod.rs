@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
+use crate::diagnosis;
 use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
 
@@ -175,7 +176,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             // Nothing is left to tell when stderr is gone.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", diagnosis::describe(&error));
             ExitCode::FAILURE
         }
     }

@@ -57,7 +57,8 @@ pub(super) fn locate(run: &str) -> Result<Located> {
 
 fn no_run(place: &str) -> anyhow::Error {
     anyhow!(
-        "there is no run at {place}\n  hint: name the run's folder, its YAML, or its coordinator's http:// address"
+        "there is no run at {place}\n  \
+         hint: name the run's folder, its YAML, or its coordinator's http:// address"
     )
 }
 
@@ -79,7 +80,8 @@ async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
             match claim::address(&store).await? {
                 Some(address) => (address.url, place),
                 None if is_run(&store).await? => bail!(
-                    "the run at {place} is not running\n  hint: continue it with `cohort train RUN.yaml`"
+                    "the run at {place} is not running\n  \
+                     hint: continue it with `cohort train RUN.yaml`"
                 ),
                 None => return Err(no_run(&place)),
             }
@@ -87,7 +89,8 @@ async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
     };
     wire::connect(&url).await.map_err(|_| {
         anyhow!(
-            "the coordinator of {place} does not answer at {url}\n  hint: it may have died; continue the run with `cohort train RUN.yaml`"
+            "the coordinator of {place} does not answer at {url}\n  \
+             hint: it may have died; continue the run with `cohort train RUN.yaml`"
         )
     })
 }

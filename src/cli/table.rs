@@ -104,7 +104,8 @@ mod tests {
         table.row(vec!["south".to_owned(), grouped(12)]);
         assert_eq!(
             table.render(),
-            "source          tokens\n-----------  ---------\nnorth/notes  1,234,567\nsouth               12"
+            "source          tokens\n-----------  ---------\nnorth/notes  1,234,567\n\
+             south               12"
         );
     }
 

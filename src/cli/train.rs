@@ -127,7 +127,7 @@ pub(super) async fn work(coordinator: &str, ranks: u32) -> Result<()> {
     Ok(())
 }
 
-/// Starts a branch: checks the checkpoint, keeps it from removal, then trains.
+/// Starts a branch: checks the checkpoint, then trains from it.
 pub(super) async fn branch(checkpoint: &str, run: &Path, from_decayed: bool) -> Result<()> {
     let (config, _) = read(run)?;
     let address: CheckpointAddress = checkpoint.parse().map_err(|error| anyhow!("{error}"))?;
@@ -136,22 +136,23 @@ pub(super) async fn branch(checkpoint: &str, run: &Path, from_decayed: bool) -> 
         ..config.store.clone()
     };
     let trunk = Store::open_existing(&settings)?;
-    let checkpoints = Checkpoints::new(trunk.clone());
-    let verification = checkpoints.verify(address.step).await?;
+    let verification = Checkpoints::new(trunk.clone()).verify(address.step).await?;
     if let Some(complaint) = verification.complaint() {
         bail!("{checkpoint} is damaged: {complaint}\n  hint: branch from another checkpoint");
     }
     let manifest = verification.manifest;
     if manifest.phase_kind == PhaseKind::Decay && !from_decayed {
         bail!(
-            "{checkpoint} has decayed already (phase \"{}\"): its learning rate has been at the floor\n  \
+            "{checkpoint} has decayed already (phase \"{}\"): its learning rate has been at the \
+             floor\n  \
              hint: branch from a stable checkpoint, or insist with --from-decayed",
             manifest.phase
         );
     }
     if manifest.run == config.name {
         bail!(
-            "{} names the run \"{}\" that the checkpoint belongs to\n  hint: give the branch a name of its own",
+            "{} names the run \"{}\" that the checkpoint belongs to\n  \
+             hint: give the branch a name of its own",
             run.display(),
             config.name
         );
@@ -166,7 +167,6 @@ pub(super) async fn branch(checkpoint: &str, run: &Path, from_decayed: bool) -> 
             run.display()
         );
     }
-    checkpoints.pin(address.step, &config.name).await?;
     let address = CheckpointAddress {
         run_url: trunk.address().to_owned(),
         step: address.step,

@@ -1,7 +1,7 @@
 //! One coordinator per run: claiming the run's newest epoch, and saying where the coordinator is.
 //!
-//! A live coordinator keeps its run: whoever comes second is refused with its address. A dead one is
-//! succeeded by the next epoch, which fences it off from publishing.
+//! A live coordinator keeps its run: whoever comes second is refused with its address. A dead one
+//! is succeeded by the next epoch, which fences it off from publishing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::epoch::{self, Claimant};
 use crate::store::error::StoreError;
+use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::telemetry::{StatusView, wall_clock};
 use crate::wire;
@@ -58,7 +59,9 @@ impl Claim {
     ) -> Result<Self> {
         let store = Store::open(&config.store)?.child(&config.name)?;
         store.check_writable().await?;
-        refuse_second(&store, &config.name).await?;
+        if refuse_second(&store, &config.name).await? {
+            warn!("the run's last coordinator is gone");
+        }
         let claimant = Claimant {
             started_at: wall_clock(),
             host: host_name(),
@@ -79,7 +82,7 @@ impl Claim {
                 serde_json::to_vec_pretty(&address)?,
             )
             .await?;
-        let parent = branch_of(&store, branch).await?;
+        let parent = branch_of(config, &store, branch).await?;
         let resume_from = newest_checkpoint(&store).await?;
         let branch = resume_from.is_none() && parent.is_some();
         let resume_from = resume_from.or_else(|| parent.clone());
@@ -114,6 +117,19 @@ impl Claim {
     }
 }
 
+/// Refuses a run that is being coordinated, writing nothing. True when the run has no checkpoint
+/// yet.
+pub async fn expect_free(config: &RunConfig) -> Result<bool> {
+    let store = match Store::open_existing(&config.store) {
+        Ok(store) => store.child(&config.name)?,
+        Err(StoreError::NotFound { .. }) => return Ok(true),
+        Err(error) => return Err(error.into()),
+    };
+    refuse_second(&store, &config.name).await?;
+    let steps = Checkpoints::new(store).steps().await?;
+    Ok(steps.published.is_empty())
+}
+
 /// The address in a run's folder, if a coordinator left one.
 pub async fn address(store: &Store) -> Result<Option<Address>> {
     match store.get(layout::COORDINATOR_FILE).await {
@@ -125,9 +141,10 @@ pub async fn address(store: &Store) -> Result<Option<Address>> {
     }
 }
 
-async fn refuse_second(store: &Store, run: &str) -> Result<()> {
+/// True when a coordinator that is gone left its address.
+async fn refuse_second(store: &Store, run: &str) -> Result<bool> {
     let Some(address) = address(store).await? else {
-        return Ok(());
+        return Ok(false);
     };
     if answers(&address, run).await {
         bail!(
@@ -140,8 +157,7 @@ async fn refuse_second(store: &Store, run: &str) -> Result<()> {
             store.address()
         );
     }
-    warn!(url = address.url, "the run's last coordinator is gone");
-    Ok(())
+    Ok(true)
 }
 
 /// Whether the coordinator that left its address still serves the run there.
@@ -172,8 +188,10 @@ async fn newest_checkpoint(store: &Store) -> Result<Option<CheckpointAddress>> {
     }))
 }
 
-/// The checkpoint that this run is a branch of: named now, or when the branch was made.
+/// The checkpoint that this run is a branch of: named now, and then kept from removal for good, or
+/// when the branch was made.
 async fn branch_of(
+    config: &RunConfig,
     store: &Store,
     named: Option<CheckpointAddress>,
 ) -> Result<Option<CheckpointAddress>> {
@@ -187,10 +205,18 @@ async fn branch_of(
     };
     match (recorded, named) {
         (Some(recorded), Some(named)) if recorded != named => bail!(
-            "this run is a branch of {recorded} already, not of {named}\n  hint: give the new branch another name"
+            "this run is a branch of {recorded} already, not of {named}\n  \
+             hint: give the new branch another name"
         ),
         (recorded, None) => Ok(recorded),
         (_, Some(named)) => {
+            let trunk = StoreSettings {
+                url: named.run_url.clone(),
+                ..config.store.clone()
+            };
+            Checkpoints::new(Store::open_existing(&trunk)?)
+                .pin(named.step, &config.name)
+                .await?;
             store
                 .put(layout::BRANCH_FILE, serde_json::to_vec_pretty(&named)?)
                 .await?;

@@ -12,8 +12,9 @@ use crate::coordinator::archive::Archive;
 use crate::coordinator::claim::Claim;
 use crate::ids::{Epoch, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
+use crate::run::event::{Effect, Event, MemberId, Position};
 use crate::run::schedule::PhaseKind;
-use crate::run::state::{Effect, Event, MemberId, Millis, Position, Rules, RunState};
+use crate::run::state::{Millis, Rules, RunState};
 use crate::store::address::CheckpointAddress;
 use crate::store::layout;
 use crate::telemetry::{Evaluation, StatusView, StepMetrics};
@@ -268,8 +269,8 @@ impl Core {
         Ok(ended)
     }
 
-    /// Queues an order. A full queue means that the rank does not read: its connection is cut, which
-    /// the state machine then sees as the rank having left.
+    /// Queues an order. A full queue means that the rank does not read: its connection is cut,
+    /// which the state machine then sees as the rank having left.
     fn order(&mut self, member: MemberId, order: Order) {
         let Some(orders) = self.orders.get(&member) else {
             debug!(?member, "an order for a rank that is gone");

@@ -1,5 +1,5 @@
-//! The coordinator: serves ranks and operators on one port, ticks the run's state machine and carries
-//! out its effects. It is never in the path of a step.
+//! The coordinator: serves ranks and operators on one port, ticks the run's state machine and
+//! carries out its effects. It is never in the path of a step.
 //!
 //! One task owns the [`RunState`]; everything else sends it events. All waits have deadlines.
 
@@ -11,13 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::config::RunConfig;
 use crate::coordinator::archive::Archive;
 use crate::coordinator::claim::Claim;
 use crate::coordinator::core::{Core, Message};
 use crate::coordinator::service::Service;
+use crate::preflight;
 use crate::run::command::CommandKind;
 use crate::store::address::CheckpointAddress;
 use crate::telemetry::StatusView;
@@ -45,13 +46,17 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Listens, claims the run in its store (a live coordinator of the same run keeps it), and picks
-    /// the checkpoint to continue from.
+    /// Checks all that the ranks will need, listens, claims the run in its store (a live
+    /// coordinator of the same run keeps it), and picks the checkpoint to continue from. An error
+    /// before the claim has left nothing behind.
     pub async fn start(
         config: RunConfig,
         yaml: String,
         branch: Option<CheckpointAddress>,
     ) -> Result<Self> {
+        let is_new = claim::expect_free(&config).await? && branch.is_none();
+        let wanted = config.clone();
+        tokio::task::spawn_blocking(move || preflight::check(&wanted, is_new)).await??;
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!(
                 "cannot listen on {}\n  hint: choose another port in `listen`, or 0 for a free one",
@@ -139,10 +144,8 @@ async fn drive(core: &mut Core, receiver: &mut mpsc::Receiver<Message>) -> Resul
         if let Some(outcome) = core.handle(message, now).await? {
             return match outcome {
                 None => Ok(()),
-                Some(error) => {
-                    error!(%error, "the run failed");
-                    Err(anyhow!(error))
-                }
+                // The state machine has noted it in the log already.
+                Some(error) => Err(anyhow!(error)),
             };
         }
     }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::coordinator::core::{Message, refusal};
 use crate::run::command::Command;
-use crate::run::state::MemberId;
+use crate::run::event::MemberId;
 use crate::telemetry::StatusView;
 use crate::wire::proto::{
     CommandReply, CommandRequest, JoinRequest, Order as WireOrder, RankReport, ReportReply,
@@ -77,7 +77,8 @@ impl coordinator_server::Coordinator for Service {
         } = request.into_inner();
         if version != VERSION {
             return Err(Status::failed_precondition(format!(
-                "this rank is cohort {version}, the coordinator is {VERSION}\n  hint: install one version everywhere"
+                "this rank is cohort {version}, the coordinator is {VERSION}\n  \
+                 hint: install one version everywhere"
             )));
         }
         let (orders, receiver) = mpsc::channel(ORDERS_MAX);

@@ -1,8 +1,8 @@
 //! Masked-language-model targets of a row.
 //!
 //! The recipe is that of ModernBERT's training (`SequencePacker.mlm_masking` in the repository
-//! `AnswerDotAI/ModernBERT`): one uniform draw r per position and a rate p; r < 0.8p becomes `[MASK]`,
-//! r < 0.9p a random id, r < p stays as it is; all three are predicted.
+//! `AnswerDotAI/ModernBERT`): one uniform draw r per position and a rate p; r < 0.8p becomes
+//! `[MASK]`, r < 0.9p a random id, r < p stays as it is; all three are predicted.
 //!
 //! Invariants: the result is a function of the row's key, its ids and the rule alone; the draw at
 //! one position does not depend on what happened at any other.

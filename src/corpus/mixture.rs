@@ -74,7 +74,8 @@ pub enum MixtureError {
         existing: String,
     },
     #[error(
-        "the mixture names `{pattern}`, but more specific patterns already name all of its sources\n  \
+        "the mixture names `{pattern}`, but more specific patterns already name all of its \
+         sources\n  \
          hint: remove `{pattern}`"
     )]
     Shadowed { pattern: String },

@@ -49,7 +49,8 @@ pub struct TokenizerInfo {
     pub pad: u32,
     pub mask: u32,
     pub unk: u32,
-    /// Random replacements are drawn from ids below this one: all but the `[unused…]` ids at the end.
+    /// Random replacements are drawn from ids below this one: all but the `[unused…]` ids at the
+    /// end.
     pub random_ids_end: u32,
 }
 

@@ -58,7 +58,8 @@ pub struct PlanSpec {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
     #[error(
-        "source `{source_name}` has a chunk of {length} tokens (shard {shard}, chunk {chunk}), but a \
+        "source `{source_name}` has a chunk of {length} tokens (shard {shard}, chunk {chunk}), \
+         but a \
          row holds {row_tokens}\n  \
          hint: raise the row's tokens, or prepare the corpus with a smaller max_length"
     )]

@@ -32,8 +32,8 @@ pub fn keyed_number(seed: u64, purpose: &str, numbers: &[u64]) -> u64 {
     u64::from_le_bytes(key[..8].try_into().expect("the key has 32 bytes"))
 }
 
-/// A `ChaCha8` stream at its start, keyed by [`keyed_seed`]. The cipher is specified down to the bit,
-/// so the stream is the same on every platform.
+/// A `ChaCha8` stream at its start, keyed by [`keyed_seed`]. The cipher is specified down to the
+/// bit, so the stream is the same on every platform.
 pub fn keyed_stream(seed: u64, purpose: &str, numbers: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(keyed_seed(seed, purpose, numbers))
 }

@@ -40,8 +40,8 @@ impl Default for EvaluationSettings {
     }
 }
 
-/// Numbers that are summed for one institution: masked tokens, loss, right predictions, and the last
-/// two for the unigram baseline.
+/// Numbers that are summed for one institution: masked tokens, loss, right predictions, and the
+/// last two for the unigram baseline.
 const SUMS: usize = 5;
 
 /// The held-out rows that this rank scores.

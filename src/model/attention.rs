@@ -4,15 +4,15 @@
 //! Never sees weights, positions or precision policy: tensors in, a tensor of the same kind out.
 //!
 //! Local attention cuts the pack into blocks no shorter than half a window; a block's queries need
-//! the keys of the block before, their own and the block after. So its cost is O(n x window) in time
-//! and memory. Padding at the end of the last block attends to padding only, hence no row of the
-//! mask is empty and no softmax is 0 / 0.
+//! the keys of the block before, their own and the block after. So its cost is O(n x window) in
+//! time and memory. Padding at the end of the last block attends to padding only, hence no row of
+//! the mask is empty and no softmax is 0 / 0.
 //!
 //! Which kernel is faster was measured with libtorch 2.11 on one thread of an AMD EPYC with
-//! `avx512_bf16`, 8192 tokens, 12 heads of 64, forward and backward: with a window of 128, libtorch's
-//! fused attention takes 0.35 s in fp32 and 0.37 s in bf16, explicit products 0.48 s and 0.17 s; over
-//! documents of 512 tokens 0.57 s and 0.50 s against 0.98 s and 0.42 s, and beyond that explicit
-//! products also need memory for every probability. Hence [`choose`].
+//! `avx512_bf16`, 8192 tokens, 12 heads of 64, forward and backward: with a window of 128,
+//! libtorch's fused attention takes 0.35 s in fp32 and 0.37 s in bf16, explicit products 0.48 s and
+//! 0.17 s; over documents of 512 tokens 0.57 s and 0.50 s against 0.98 s and 0.42 s, and beyond
+//! that explicit products also need memory for every probability. Hence [`choose`].
 
 use tch::{Device, Kind, Tensor};
 

@@ -1,3 +1,5 @@
+//! The attention kernels against attention written out in full.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -34,6 +34,14 @@ pub struct ModelConfig {
     pub classifier_pooling: String,
 }
 
+/// A rule that a shape breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field to change, as `ModelSettings` names it.
+    pub field: &'static str,
+    pub words: String,
+}
+
 /// Token ids that `config.json` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialTokens {
@@ -102,14 +110,23 @@ impl ModelConfig {
     pub fn validate(&self) -> Result<()> {
         let problems = self.problems();
         if !problems.is_empty() {
-            bail!("the model cannot be built: {}", problems.join("; "));
+            let words: Vec<_> = problems.into_iter().map(|problem| problem.words).collect();
+            bail!("the model cannot be built: {}", words.join("; "));
         }
         Ok(())
     }
 
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (name, value) in [
+    fn problems(&self) -> Vec<Problem> {
+        let wrong_sizes = self.wrong_sizes();
+        if wrong_sizes.is_empty() {
+            self.broken_rules()
+        } else {
+            wrong_sizes // the rules divide by them
+        }
+    }
+
+    fn wrong_sizes(&self) -> Vec<Problem> {
+        [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
@@ -118,52 +135,59 @@ impl ModelConfig {
             ("max_positions", self.max_positions),
             ("sliding_window", self.local_window),
             ("global_every", self.global_every),
-        ] {
-            if !(1..=1 << 31).contains(&value) {
-                problems.push(format!("{name} is {value}, it must be at least 1"));
-            }
+        ]
+        .into_iter()
+        .filter(|(_, value)| !(1..=1 << 31).contains(value))
+        .map(|(field, value)| Problem {
+            field,
+            words: format!("{field} is {value}, it must be at least 1"),
+        })
+        .collect()
+    }
+
+    /// Every broken rule between fields; none where a size is out of all bounds.
+    pub fn broken_rules(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if !self.wrong_sizes().is_empty() {
+            return problems;
         }
-        if !problems.is_empty() {
-            return problems; // the rules below divide by these
-        }
-        if self.hidden_size % self.attention_heads != 0 {
-            problems.push(format!(
-                "hidden_size {} is not divisible by attention_heads {}",
-                self.hidden_size, self.attention_heads
-            ));
+        let mut push = |field, words| problems.push(Problem { field, words });
+        let (width, heads) = (self.hidden_size, self.attention_heads);
+        if width % heads != 0 {
+            let words = format!("hidden_size {width} is not divisible by attention_heads {heads}");
+            push("hidden_size", words);
         } else if self.head_size() % 2 != 0 {
-            problems.push(format!(
-                "hidden_size {} over attention_heads {} gives heads of {}, rotary positions need an even size",
-                self.hidden_size, self.attention_heads, self.head_size()
-            ));
+            let words = format!(
+                "hidden_size {width} over attention_heads {heads} gives heads of {}, rotary \
+                 positions need an even size",
+                self.head_size()
+            );
+            push("hidden_size", words);
         }
         if self.local_window % 2 != 0 {
-            problems.push(format!(
+            let words = format!(
                 "sliding_window {} is odd, half of it lies on each side of a token",
                 self.local_window
-            ));
+            );
+            push("sliding_window", words);
         }
-        for (name, base) in [
-            ("global_rope_base", self.global_rope_base),
-            ("local_rope_base", self.local_rope_base),
+        for (name, value, above) in [
+            ("global_rope_base", self.global_rope_base, 1.0),
+            ("local_rope_base", self.local_rope_base, 1.0),
+            ("norm_eps", self.norm_epsilon, 0.0),
         ] {
-            if !(base.is_finite() && base > 1.0) {
-                problems.push(format!("{name} is {base}, it must be above 1"));
+            if !(value.is_finite() && value > above) {
+                push(name, format!("{name} is {value}, it must be above {above}"));
             }
-        }
-        if !(self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0) {
-            problems.push(format!(
-                "norm_eps is {}, it must be above 0",
-                self.norm_epsilon
-            ));
         }
         let SpecialTokens { pad, cls, sep } = self.special_tokens;
         for (name, id) in [("pad", pad), ("cls", cls), ("sep", sep)] {
             if !(0..self.vocab_size).contains(&id) {
-                problems.push(format!(
+                let words = format!(
                     "{name}_token_id {id} is outside the vocabulary of {}",
                     self.vocab_size
-                ));
+                );
+                push("vocab_size", words);
             }
         }
         problems
@@ -223,7 +247,9 @@ impl ModelConfig {
         compare("norm_eps", self.norm_epsilon, found.norm_epsilon);
         if !differences.is_empty() {
             bail!(
-                "the checkpoint {origin} is of another architecture: {}\n  hint: set these fields under `model` to the checkpoint's values, or start from another checkpoint",
+                "the checkpoint {origin} is of another architecture: {}\n  \
+                 hint: set these fields under \
+                 `model` to the checkpoint's values, or start from another checkpoint",
                 differences.join("; ")
             );
         }

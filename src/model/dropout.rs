@@ -3,7 +3,8 @@
 //!
 //! The random bits come from `SplitMix64` (Steele, Lea, Flood 2014,
 //! <https://doi.org/10.1145/2660193.2660195>) used as a counter-based generator, in integer tensor
-//! operations, which are exact everywhere. Each 64-bit output decides four numbers with 16 bits each.
+//! operations, which are exact everywhere. Each 64-bit output decides four numbers with 16 bits
+//! each.
 
 use std::ops::Range;
 
@@ -119,8 +120,8 @@ fn mix(word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// The same without advancing, on int64 tensors; their shift is arithmetic, so the sign bits that it
-/// brings in are masked off.
+/// The same without advancing, on int64 tensors; their shift is arithmetic, so the sign bits that
+/// it brings in are masked off.
 fn mix_tensor(words: &Tensor) -> Tensor {
     let shifted = |words: &Tensor, by: i64| {
         words

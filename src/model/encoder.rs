@@ -14,8 +14,8 @@ use crate::model::input::PackedInput;
 use crate::model::parameters::Parameters;
 use crate::model::rope::{self, RotaryTable};
 
-/// What the matrix products are computed in. Parameters, gradients, the residual stream, layer norms
-/// and the loss are fp32 in either case, as under PyTorch's autocast.
+/// What the matrix products are computed in. Parameters, gradients, the residual stream, layer
+/// norms and the loss are fp32 in either case, as under PyTorch's autocast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -31,9 +31,9 @@ pub struct Model {
     pub parameters: Parameters,
 }
 
-/// The model's parameters as the products of one step need them. Matrices are cast once here, however
-/// many packs the step has; gradients flow through the cast into the fp32 parameters. Make a new one
-/// after the parameters changed.
+/// The model's parameters as the products of one step need them. Matrices are cast once here,
+/// however many packs the step has; gradients flow through the cast into the fp32 parameters. Make
+/// a new one after the parameters changed.
 #[derive(Debug)]
 pub struct Encoder<'a> {
     pub(super) config: &'a ModelConfig,

@@ -16,8 +16,8 @@ pub struct MaskedLoss {
     pub sum: Tensor,
     /// Masked positions.
     pub masked: i64,
-    /// Masked positions whose true token has the highest logit, int64 scalar (left on the device, so
-    /// that reading the loss waits once, not twice).
+    /// Masked positions whose true token has the highest logit, int64 scalar (left on the device,
+    /// so that reading the loss waits once, not twice).
     pub correct: Tensor,
 }
 

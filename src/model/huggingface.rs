@@ -115,7 +115,8 @@ impl Reader {
             .unwrap_or("nothing");
         if model_type != "modernbert" {
             bail!(
-                "model_type is {model_type:?}, not \"modernbert\"\n  hint: name the directory of a ModernBERT checkpoint"
+                "model_type is {model_type:?}, not \"modernbert\"\n  \
+                 hint: name the directory of a ModernBERT checkpoint"
             );
         }
         self.refuse_unsupported()?;
@@ -215,7 +216,9 @@ impl Reader {
             {
                 None | Some("default") => {}
                 Some(other) => bail!(
-                    "rope_parameters.{kind}.rope_type is {other:?}, only \"default\" is supported\n  hint: rotary scaling changes every position; start from an unscaled checkpoint"
+                    "rope_parameters.{kind}.rope_type is {other:?}, only \"default\" is \
+                     supported\n  \
+                     hint: rotary scaling changes every position; start from an unscaled checkpoint"
                 ),
             }
             if let Some(base) = parameters.get("rope_theta") {
@@ -253,7 +256,8 @@ impl Reader {
             .all(|(layer, &is)| is == (layer % period.max(1) == 0));
         if !periodic {
             bail!(
-                "layer_types is not periodic: layer 0 and then every n-th layer must be {FULL:?}, all others {SLIDING:?}"
+                "layer_types is not periodic: layer 0 and then every n-th layer must be {FULL:?}, \
+                 all others {SLIDING:?}"
             );
         }
         let period = period as i64;

@@ -2,13 +2,13 @@
 //!
 //! Standard deviations are those of ModernBERT's own training code (`full_megatron`): 0.02 for
 //! embeddings and for matrices that read the residual stream, 0.02 / √(2 x layers) for those that
-//! write to it (Shoeybi et al. 2019, <https://arxiv.org/abs/1909.08053>). Norm weights are 1, biases
-//! 0. (transformers initializes `head.dense` and the decoder like the latter; the training code,
-//! followed here, like the former.)
+//! write to it (Shoeybi et al. 2019, <https://arxiv.org/abs/1909.08053>). Norm weights are 1,
+//! biases 0. (transformers initializes `head.dense` and the decoder like the latter; the training
+//! code, followed here, like the former.)
 //!
-//! Every parameter has its own `ChaCha8` stream, keyed by seed and name, and only operations that IEEE
-//! 754 rounds exactly are used. So the numbers are the same on every machine, and a parameter does
-//! not change when another is added.
+//! Every parameter has its own `ChaCha8` stream, keyed by seed and name, and only operations that
+//! IEEE 754 rounds exactly are used. So the numbers are the same on every machine, and a parameter
+//! does not change when another is added.
 
 use std::convert::Infallible;
 
@@ -97,9 +97,9 @@ fn truncated_standard_normal(generator: &mut ChaCha8Rng) -> f64 {
     }
 }
 
-/// e^x for x in -2..=0, to 4e-15: Taylor's series of x / 16, squared four times. The platform's `exp`
-/// may differ in the last bit from machine to machine, and a bit can decide whether a candidate is
-/// taken.
+/// e^x for x in -2..=0, to 4e-15: Taylor's series of x / 16, squared four times. The platform's
+/// `exp` may differ in the last bit from machine to machine, and a bit can decide whether a
+/// candidate is taken.
 fn exponential(x: f64) -> f64 {
     let x = x / 16.0;
     let mut sum = 1.0;

@@ -43,7 +43,8 @@ impl PackedInput {
             .count();
         ensure!(
             outside == 0,
-            "{outside} of {} token ids are outside the model's vocabulary of {}\n  hint: was the corpus prepared with the model's tokenizer?",
+            "{outside} of {} token ids are outside the model's vocabulary of {}\n  \
+             hint: was the corpus prepared with the model's tokenizer?",
             input_ids.len(),
             config.vocab_size
         );
@@ -64,7 +65,8 @@ impl PackedInput {
             .unwrap_or(0);
         ensure!(
             i64::from(longest) <= config.max_positions,
-            "a document of {longest} tokens is longer than the model's max_positions {}\n  hint: prepare the corpus with a max_length of at most {}",
+            "a document of {longest} tokens is longer than the model's max_positions {}\n  \
+             hint: prepare the corpus with a max_length of at most {}",
             config.max_positions,
             config.max_positions
         );

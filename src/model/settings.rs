@@ -14,13 +14,16 @@ use crate::model::config::{ModelConfig, Preset, SpecialTokens};
 #[serde(deny_unknown_fields)]
 pub struct ModelSettings {
     /// The shape to start from: `modernbert-base` or `modernbert-large`.
-    #[garde(custom(buildable(self)))]
+    #[garde(skip)]
     pub preset: Preset,
     /// Encoder layers.
     #[garde(inner(range(min = 1, max = 1024)))]
     pub layers: Option<i64>,
     /// Width of the residual stream; must be divisible by `attention_heads`.
-    #[garde(inner(range(min = 2, max = 65_536)))]
+    #[garde(
+        inner(range(min = 2, max = 65_536)),
+        custom(buildable(self, "hidden_size"))
+    )]
     pub hidden_size: Option<i64>,
     /// Attention heads of a layer.
     #[garde(inner(range(min = 1, max = 1024)))]
@@ -29,22 +32,25 @@ pub struct ModelSettings {
     #[garde(inner(range(min = 1, max = 262_144)))]
     pub intermediate_size: Option<i64>,
     /// Width of the local attention window in tokens, half of it on each side; even.
-    #[garde(inner(range(min = 2, max = 1_048_576)))]
+    #[garde(
+        inner(range(min = 2, max = 1_048_576)),
+        custom(buildable(self, "sliding_window"))
+    )]
     pub sliding_window: Option<i64>,
     /// Layers 0, n, 2n, … attend globally.
     #[garde(inner(range(min = 1, max = 1024)))]
     pub global_every: Option<i64>,
     /// Base of the rotary angles in global layers.
-    #[garde(inner(range(min = 1.0, max = 1e12)))]
+    #[garde(inner(range(max = 1e12)), custom(buildable(self, "global_rope_base")))]
     pub global_rope_base: Option<f64>,
     /// Base of the rotary angles in local layers.
-    #[garde(inner(range(min = 1.0, max = 1e12)))]
+    #[garde(inner(range(max = 1e12)), custom(buildable(self, "local_rope_base")))]
     pub local_rope_base: Option<f64>,
     /// Tokens of the longest document that the encoder is made for.
     #[garde(inner(range(min = 1, max = 1_048_576)))]
     pub max_positions: Option<i64>,
-    /// Share of the attention output projection's numbers that is dropped while training. ModernBERT
-    /// and its clinical successors were trained with 0.1.
+    /// Share of the attention output projection's numbers that is dropped while training.
+    /// ModernBERT and its clinical successors were trained with 0.1.
     #[serde(default)]
     #[garde(range(min = 0.0, max = 0.9))]
     pub attention_output_dropout: f64,
@@ -104,13 +110,20 @@ impl ModelSettings {
     }
 }
 
-/// The rules between fields. They hang on `preset` because the preset fills what is left out.
-fn buildable(settings: &ModelSettings) -> impl Fn(&Preset, &()) -> garde::Result + '_ {
-    |_, ()| {
-        settings
-            .shape()
-            .validate()
-            .map_err(|error| garde::Error::new(error.to_string()))
+/// The rules between fields, on the field that breaks one. Where the preset fills it, the error is
+/// shown at the section.
+fn buildable<T>(
+    settings: &ModelSettings,
+    field: &'static str,
+) -> impl Fn(&Option<T>, &()) -> garde::Result {
+    let broken = settings
+        .shape()
+        .broken_rules()
+        .into_iter()
+        .find(|problem| problem.field == field);
+    move |_, ()| match &broken {
+        Some(problem) => Err(garde::Error::new(&problem.words)),
+        None => Ok(()),
     }
 }
 

@@ -2,10 +2,10 @@
 //! and repeated outward, as ModernBERT-large started from ModernBERT-base ("tiling", Warner et al.
 //! 2024, <https://arxiv.org/abs/2412.13663>, after Phi).
 //!
-//! Index rules, as in ModernBERT's own training code: index i of a dimension that grows from `old` to
-//! `new` copies index (i - ⌊(new - old) / 2⌋) mod `old`; query, key and value rows tile separately,
-//! and so do the two GeGLU halves. Layer i copies layer round(i x old layers / new layers), halves
-//! rounded to even. Nothing is rescaled.
+//! Index rules, as in ModernBERT's own training code: index i of a dimension that grows from `old`
+//! to `new` copies index (i - ⌊(new - old) / 2⌋) mod `old`; query, key and value rows tile
+//! separately, and so do the two GeGLU halves. Layer i copies layer round(i x old layers / new
+//! layers), halves rounded to even. Nothing is rescaled.
 
 use anyhow::{Result, ensure};
 use tch::{Device, Tensor};
@@ -19,8 +19,15 @@ use crate::model::parameters::{Parameters, Role, Specification};
 /// # Errors
 /// A target that is smaller in some dimension, or has another vocabulary.
 pub fn enlarge(small: &Model, large: &ModelConfig, device: Device) -> Result<Parameters> {
+    expect_smaller(&small.config, large)?;
+    Parameters::build(large, device, |wanted| {
+        Ok(enlarge_one(small, large, wanted))
+    })
+}
+
+/// Refuses shapes of which one cannot be tiled into the other.
+pub fn expect_smaller(old: &ModelConfig, large: &ModelConfig) -> Result<()> {
     large.validate()?;
-    let old = &small.config;
     for (name, old, new) in [
         ("hidden_size", old.hidden_size, large.hidden_size),
         (
@@ -32,7 +39,8 @@ pub fn enlarge(small: &Model, large: &ModelConfig, device: Device) -> Result<Par
     ] {
         ensure!(
             new >= old,
-            "{name} {new} is smaller than the source model's {old}\n  hint: tiling only makes models larger"
+            "{name} {new} is smaller than the source model's {old}\n  \
+             hint: tiling only makes models larger"
         );
     }
     ensure!(
@@ -41,9 +49,7 @@ pub fn enlarge(small: &Model, large: &ModelConfig, device: Device) -> Result<Par
         large.vocab_size,
         old.vocab_size
     );
-    Parameters::build(large, device, |wanted| {
-        Ok(enlarge_one(small, large, wanted))
-    })
+    Ok(())
 }
 
 fn enlarge_one(small: &Model, large: &ModelConfig, wanted: &Specification) -> Tensor {
@@ -68,8 +74,8 @@ fn enlarge_one(small: &Model, large: &ModelConfig, wanted: &Specification) -> Te
     }
 }
 
-/// The parameter to copy from; none for the attention norm of a layer whose source is layer 0, which
-/// has none.
+/// The parameter to copy from; none for the attention norm of a layer whose source is layer 0,
+/// which has none.
 fn source_name(name: &str, old_layers: i64, new_layers: i64) -> Option<String> {
     let Some(rest) = name.strip_prefix("model.layers.") else {
         return Some(name.to_owned());

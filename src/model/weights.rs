@@ -1,7 +1,7 @@
 //! Parameters as safetensors bytes, as Hugging Face reads and writes them.
 //!
-//! Saves fp32 under the Hub's names, without the decoder matrix (it is the embeddings), in the fixed
-//! order of the format: equal parameters give equal bytes. Loads fp32, fp16 and bf16, from
+//! Saves fp32 under the Hub's names, without the decoder matrix (it is the embeddings), in the
+//! fixed order of the format: equal parameters give equal bytes. Loads fp32, fp16 and bf16, from
 //! `ModernBertForMaskedLM` and from `ModernBertModel` files, and refuses whatever does not fit, all
 //! of it in one error.
 
@@ -47,14 +47,7 @@ pub fn load_directory(
     missing_head: MissingHead,
     device: Device,
 ) -> Result<(ModelConfig, Parameters)> {
-    let path = folder.join(CONFIG_FILE);
-    let text = fs::read_to_string(&path).with_context(|| {
-        format!(
-            "cannot read {}\n  hint: name a Hugging Face model directory",
-            path.display()
-        )
-    })?;
-    let config = huggingface::read(&text, &path.display().to_string())?;
+    let config = read_config(folder)?;
     let path = folder.join(WEIGHTS_FILE);
     let bytes = fs::read(&path).with_context(|| {
         format!(
@@ -65,6 +58,18 @@ pub fn load_directory(
     let parameters = load(&bytes, &config, missing_head, device)
         .with_context(|| format!("cannot use {}", path.display()))?;
     Ok((config, parameters))
+}
+
+/// Reads `config.json` of a model directory.
+pub fn read_config(folder: &Path) -> Result<ModelConfig> {
+    let path = folder.join(CONFIG_FILE);
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read {}\n  hint: name a Hugging Face model directory",
+            path.display()
+        )
+    })?;
+    huggingface::read(&text, &path.display().to_string())
 }
 
 /// Reads parameters of the shape `config`.
@@ -182,7 +187,8 @@ impl<'a> Source<'a> {
         .collect();
         if !problems.is_empty() {
             bail!(
-                "the weights are not those of this model: {}\n  hint: compare config.json with the `model` section of the run",
+                "the weights are not those of this model: {}\n  \
+                 hint: compare config.json with the `model` section of the run",
                 problems.join("; ")
             );
         }
@@ -204,7 +210,8 @@ impl<'a> Source<'a> {
             .eq(embeddings.size());
         if !fits || !to_tensor(&view)?.equal(&embeddings) {
             bail!(
-                "{DECODER} differs from {EMBEDDINGS}, but the decoder is tied to the embeddings\n  hint: this checkpoint was trained with tie_word_embeddings false"
+                "{DECODER} differs from {EMBEDDINGS}, but the decoder is tied to the embeddings\n  \
+                 hint: this checkpoint was trained with tie_word_embeddings false"
             );
         }
         Ok(())

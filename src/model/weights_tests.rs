@@ -1,3 +1,5 @@
+//! What loads and what is refused, with the words of the refusal.
+
 use safetensors::tensor::serialize;
 
 use crate::model::config::{Preset, SpecialTokens};

@@ -1,7 +1,8 @@
-//! What happens next: the schedule, the progress through it, the ledger, and the coordinator's state
-//! machine. Pure: no I/O, no clock, no logs; time and events are arguments.
+//! What happens next: the schedule, the progress through it, the ledger, and the coordinator's
+//! state machine. Pure: no I/O, no clock, no logs; time and events are arguments.
 
 pub mod command;
+pub mod event;
 pub mod ledger;
 pub mod progress;
 pub mod schedule;

@@ -145,8 +145,8 @@ impl Progress {
         Ok(())
     }
 
-    /// Takes over the lengths of a schedule whose phases were made longer or shorter since the state
-    /// was saved. A length that a command gave stays.
+    /// Takes over the lengths of a schedule whose phases were made longer or shorter since the
+    /// state was saved. A length that a command gave stays.
     pub fn fit(&mut self, schedule: &Schedule) {
         if !self.phase_length_by_command {
             self.phase_length_tokens = schedule.lengths_tokens[self.phase];

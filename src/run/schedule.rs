@@ -33,7 +33,8 @@ pub struct PhaseSettings {
     #[serde(default)]
     #[garde(skip)]
     pub warmup_tokens: u64,
-    /// How the learning rate runs after the warm-up; anything but `constant` makes this a decay phase.
+    /// How the learning rate runs after the warm-up; anything but `constant` makes this a decay
+    /// phase.
     #[serde(default)]
     #[garde(skip)]
     pub shape: Shape,
@@ -69,7 +70,8 @@ const fn default_floor() -> f64 {
     0.001
 }
 
-/// The course of the learning rate. Formulas: `MB:src/scheduler.py` (1-sqrt), Composer (the others).
+/// The course of the learning rate. Formulas: `MB:src/scheduler.py` (1-sqrt), Composer (the
+/// others).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {

@@ -9,13 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommandId, Generation, Rank, Step};
-use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
-use crate::run::schedule::PhaseKind;
+use crate::run::command::{CommandKind, CommandRecord};
+use crate::run::event::{Effect, Event, MemberId, Position};
 
-/// A worker process as the coordinator knows it, counted up from 1 as they join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct MemberId(pub u64);
+mod commands;
 
 /// Milliseconds on the coordinator's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,108 +61,6 @@ pub struct Member {
     pub finished: bool,
 }
 
-/// Where the ranks stand, as the lead rank last said.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    pub step: Step,
-    pub tokens: u64,
-    pub phase: String,
-    pub phase_kind: PhaseKind,
-}
-
-/// A fact for the state machine.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    Joined {
-        host: String,
-        process: u32,
-    },
-    /// The member's connection closed.
-    Left {
-        member: MemberId,
-    },
-    RendezvousReady {
-        member: MemberId,
-        address: String,
-    },
-    Ready {
-        member: MemberId,
-    },
-    StepTaken {
-        position: Position,
-    },
-    CheckpointPublished {
-        step: Step,
-    },
-    CommandAsked {
-        kind: CommandKind,
-    },
-    CommandOutcome {
-        id: CommandId,
-        stage: CommandStage,
-    },
-    RankFailed {
-        member: MemberId,
-        error: String,
-    },
-    /// Something outside the ranks makes going on impossible.
-    Broken {
-        error: String,
-    },
-    /// The member took its last step and its uploads are done.
-    RankFinished {
-        member: MemberId,
-        stopped: bool,
-    },
-    Tick,
-}
-
-/// What the shell must do, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    Welcome {
-        member: MemberId,
-    },
-    Refuse {
-        reason: String,
-    },
-    Assign {
-        member: MemberId,
-        rank: Rank,
-        world: u32,
-        generation: Generation,
-    },
-    Rendezvous {
-        member: MemberId,
-        generation: Generation,
-        address: String,
-    },
-    Command {
-        member: MemberId,
-        command: Command,
-    },
-    /// To be written down before anything that follows: a later coordinator must know of it.
-    Journal {
-        record: CommandRecord,
-    },
-    /// The answer to the operator whose command was just handled.
-    Answer {
-        record: CommandRecord,
-    },
-    Shutdown {
-        member: MemberId,
-        reason: String,
-    },
-    /// Worth a line in the journal and the log.
-    Note {
-        reason: String,
-    },
-    /// The run is over; `error` says why it failed.
-    End {
-        error: Option<String>,
-    },
-}
-
 #[derive(Clone, Debug)]
 pub struct RunState {
     rules: Rules,
@@ -184,8 +79,8 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// `replay` are the commands of earlier epochs that the ranks may apply again; `first_command` is
-    /// above every command id that the run has seen.
+    /// `replay` are the commands of earlier epochs that the ranks may apply again; `first_command`
+    /// is above every command id that the run has seen.
     pub fn new(
         rules: Rules,
         replay: &[CommandRecord],
@@ -404,115 +299,6 @@ impl RunState {
             }
             Some(Member { host, process, .. }) => format!("process {process} on {host}"),
             None => "an unknown process".to_owned(),
-        }
-    }
-
-    fn ask(&mut self, kind: CommandKind, effects: &mut Vec<Effect>) -> CommandRecord {
-        let id = CommandId(self.next_command);
-        self.next_command += 1;
-        let command = Command { id, kind };
-        let (stage, lead) = match (self.refusal(kind), self.lead()) {
-            (Some(reason), _) => (CommandStage::Refused { reason }, None),
-            (None, None) => (
-                CommandStage::Refused {
-                    reason: "no rank leads yet".to_owned(),
-                },
-                None,
-            ),
-            (None, Some(lead)) => (CommandStage::Accepted, Some(lead)),
-        };
-        let record = CommandRecord { command, stage };
-        if let Some(member) = lead {
-            effects.push(Effect::Journal {
-                record: record.clone(),
-            });
-            effects.push(Effect::Command { member, command });
-        }
-        let note = match &record.stage {
-            CommandStage::Refused { reason } => format!("{} refused: {reason}", kind.verb()),
-            _ => format!("{} accepted as command {id}", kind.verb()),
-        };
-        effects.push(Effect::Note { reason: note });
-        self.commands.insert(id, record.clone());
-        record
-    }
-
-    /// Why a command cannot be taken now. The ranks decide again at the step boundary.
-    fn refusal(&self, kind: CommandKind) -> Option<String> {
-        let pending = |wanted: &str| {
-            self.commands.values().find(|record| {
-                record.stage == CommandStage::Accepted && record.command.kind.verb() == wanted
-            })
-        };
-        match (&self.stage, kind) {
-            (Stage::Gathering | Stage::Connecting, _) => {
-                return Some(format!("the run has not started training: {}", self.reason));
-            }
-            (Stage::Ending | Stage::Finished | Stage::Stopped | Stage::Failed, _) => {
-                return Some(format!("the run is over: {}", self.reason));
-            }
-            (Stage::Paused, CommandKind::Pause) => {
-                return Some("the run is paused already".to_owned());
-            }
-            (Stage::Training, CommandKind::Resume) => {
-                return Some("the run is not paused".to_owned());
-            }
-            _ => {}
-        }
-        if let Some(earlier) = pending(kind.verb()) {
-            let id = earlier.command.id;
-            return Some(format!(
-                "command {id} asks for the same and has not taken effect yet"
-            ));
-        }
-        let CommandKind::Decay { .. } = kind else {
-            return None;
-        };
-        if !self.rules.has_decay {
-            return Some("the run's YAML has no decay phase".to_owned());
-        }
-        let position = self.position.as_ref()?;
-        (position.phase_kind == PhaseKind::Decay).then(|| {
-            format!(
-                "the run is already in its decay phase \"{}\"",
-                position.phase
-            )
-        })
-    }
-
-    fn outcome(
-        &mut self,
-        id: CommandId,
-        stage: &CommandStage,
-        now: Millis,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(record) = self.commands.get_mut(&id) else {
-            return;
-        };
-        record.stage.clone_from(stage);
-        effects.push(Effect::Journal {
-            record: record.clone(),
-        });
-        let kind = record.command.kind;
-        let verb = kind.verb();
-        match stage {
-            CommandStage::Applied { step } => {
-                let reason = format!("{verb} (command {id}) took effect after step {step}");
-                match kind {
-                    CommandKind::Pause => self.enter(Stage::Paused, reason, now, effects),
-                    CommandKind::Resume => self.enter(Stage::Training, reason, now, effects),
-                    CommandKind::Stop => self.enter(Stage::Ending, reason, now, effects),
-                    CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {
-                        effects.push(Effect::Note { reason });
-                    }
-                }
-            }
-            CommandStage::Refused { reason } => {
-                let reason = format!("{verb} (command {id}) refused: {reason}");
-                effects.push(Effect::Note { reason });
-            }
-            CommandStage::Accepted => {}
         }
     }
 

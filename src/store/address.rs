@@ -48,7 +48,8 @@ impl FromStr for CheckpointAddress {
         parsed.ok_or_else(|| {
             StoreError::invalid(
                 format!("{text} is no checkpoint"),
-                "name its folder, as RUN/checkpoints/step-00000100; `cohort checkpoints` lists them",
+                "name its folder, as RUN/checkpoints/step-00000100; `cohort checkpoints` lists \
+                 them",
             )
         })
     }

@@ -27,7 +27,8 @@ pub enum StoreError {
     /// Stop: trying again changes nothing until a person grants the right.
     #[error(
         "cannot {operation} {url}: {cause}\n  \
-         hint: give this user the right to read, write, list and delete there, or name another store"
+         hint: give this user the right to read, write, list and delete there, or name another \
+         store"
     )]
     Denied {
         operation: &'static str,
@@ -78,7 +79,8 @@ pub enum CheckpointError {
     Incomplete { url: String, file: String },
     /// Use another checkpoint.
     #[error(
-        "{url} is not a checkpoint that can be used: {reason}\n  hint: use another checkpoint; `cohort verify` checks each"
+        "{url} is not a checkpoint that can be used: {reason}\n  \
+         hint: use another checkpoint; `cohort verify` checks each"
     )]
     Unusable { url: String, reason: String },
     /// Leave it there.

@@ -214,7 +214,10 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_is_what_the_builder_builds(key in "(journal|checkpoints|pins)/(epoch|step)-[0-9]{7,10}(/entry-[0-9]{8}|/[a-z.]{1,6})?(\\.json)?") {
+        fn what_parses_is_what_the_builder_builds(
+            key in "(journal|checkpoints|pins)/(epoch|step)-[0-9]{7,10}\
+                    (/entry-[0-9]{8}|/[a-z.]{1,6})?(\\.json)?"
+        ) {
             if let Some(number) = parse_epoch(&key) {
                 prop_assert_eq!(epoch(number), key.clone());
             }

@@ -1,5 +1,5 @@
-//! libtorch's c10d Gloo engine (`shim/gloo.cc`) in safe types: a key-value store for rendezvous and a
-//! process group over TCP for CPU tensors.
+//! libtorch's c10d Gloo engine (`shim/gloo.cc`) in safe types: a key-value store for rendezvous and
+//! a process group over TCP for CPU tensors.
 //!
 //! It must never wait without a deadline: every call takes or keeps one. All ranks of a group make
 //! the same calls in the same order; that is the caller's duty, and a breach ends at the deadline.

@@ -1,4 +1,5 @@
-//! The fused loops of the optimizer (`shim/stable_adamw.cc`): contiguous float32 tensors on the CPU.
+//! The fused loops of the optimizer (`shim/stable_adamw.cc`): contiguous float32 tensors on the
+//! CPU.
 //!
 //! Invariant: the same inputs give the same bits on any number of threads and any x86-64 CPU.
 

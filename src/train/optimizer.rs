@@ -1,8 +1,8 @@
-//! StableAdamW: `AdamW` whose learning rate is divided, per tensor, by the root mean square (RMS) of
-//! the gradient normalized by its second moment, where that is above 1 (Wortsman et al., "Stable
+//! StableAdamW: `AdamW` whose learning rate is divided, per tensor, by the root mean square (RMS)
+//! of the gradient normalized by its second moment, where that is above 1 (Wortsman et al., "Stable
 //! and low-precision training for large-scale vision-language models", arXiv:2304.13013), as the
-//! training of ModernBERT uses it (AnswerDotAI/ModernBERT `src/optimizer.py`, warner-benjamin/optimi
-//! `StableAdamW`).
+//! training of ModernBERT uses it (AnswerDotAI/ModernBERT `src/optimizer.py`,
+//! warner-benjamin/optimi `StableAdamW`).
 //!
 //! Step t, counted from 1, of a parameter p with gradient g, with the debiased betas
 //! `b(beta) = (beta^t - beta) / (beta^t - 1)`:
@@ -60,7 +60,8 @@ pub enum OptimizerError {
     /// The same on every rank, for all hold the same summed gradients.
     #[error(
         "the gradient of {parameter} is not finite\n  \
-         hint: go back to the last checkpoint with a lower learning rate, or inspect this step's batch"
+         hint: go back to the last checkpoint with a lower learning rate, or inspect this step's \
+         batch"
     )]
     NotFinite { parameter: String },
 
@@ -193,8 +194,8 @@ impl StableAdamW {
         state
     }
 
-    /// Takes over moments that [`state_dict`](Self::state_dict) gave, bit for bit, in any order, and
-    /// the steps taken by then.
+    /// Takes over moments that [`state_dict`](Self::state_dict) gave, bit for bit, in any order,
+    /// and the steps taken by then.
     ///
     /// # Errors
     /// A tensor that is missing, unknown, or of another shape or dtype; then nothing has changed.

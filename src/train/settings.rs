@@ -15,8 +15,20 @@ pub struct BatchSettings {
     pub rows: u32,
     /// Rows that a rank computes at once; more need more memory, none change the result but for the
     /// order of floating-point sums.
-    #[garde(range(min = 1))]
+    #[garde(range(min = 1), custom(at_most(self.rows)))]
     pub micro_rows: u32,
+}
+
+fn at_most(rows: u32) -> impl Fn(&u32, &()) -> garde::Result {
+    move |micro_rows, ()| {
+        // A step without rows is an error of its own.
+        if rows == 0 || *micro_rows <= rows {
+            return Ok(());
+        }
+        Err(garde::Error::new(format!(
+            "must be at most the {rows} rows of a step"
+        )))
+    }
 }
 
 /// How tokens are chosen for prediction; the rate stands in each phase.

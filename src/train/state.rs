@@ -38,8 +38,8 @@ pub struct Restored {
     pub ledger: Ledger,
     /// The checkpoint's URL, for errors.
     pub origin: String,
-    /// `config.json`, `model.safetensors` and `optimizer.safetensors`; the lead rank reads them, the
-    /// others get their tensors from it.
+    /// `config.json`, `model.safetensors` and `optimizer.safetensors`; the lead rank reads them,
+    /// the others get their tensors from it.
     pub tensors: Option<TensorFiles>,
     /// Leave the checkpoint's phase for this run's first decay.
     pub branch: bool,
@@ -85,9 +85,10 @@ impl TrainingState {
     pub fn expect_plan(&self, phase: &str, plan: &str, origin: &str) -> Result<()> {
         ensure!(
             self.plan == plan,
-            "{origin} cannot be continued in phase \"{phase}\": the corpus, the seed, the mixture or \
-             row_tokens have changed, so its rows are others\n  \
-             hint: restore them, or start another run with `start: {{hugging_face: …}}` from its weights"
+            "{origin} cannot be continued in phase \"{phase}\": the corpus, the seed, the mixture \
+             or row_tokens have changed, so its rows are others\n  \
+             hint: restore them, or start another run with `start: {{hugging_face: …}}` from its \
+             weights"
         );
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! One optimizer step: forward and backward over this rank's rows, the two all-reduces, the update.
 //!
-//! The objective is the mean cross-entropy over the masked tokens of the whole step: gradients of the
-//! summed loss are added up over micro-batches and ranks, then divided by the step's masked tokens.
-//! So the number of ranks changes nothing but the order of floating-point sums.
+//! The objective is the mean cross-entropy over the masked tokens of the whole step: gradients of
+//! the summed loss are added up over micro-batches and ranks, then divided by the step's masked
+//! tokens. So the number of ranks changes nothing but the order of floating-point sums.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! The statistics of a step that ranks add up: one small float64 all-reduce that is also the boundary
-//! at which all ranks agree. Counts stay exact up to 2^53.
+//! The statistics of a step that ranks add up: one small float64 all-reduce that is also the
+//! boundary at which all ranks agree. Counts stay exact up to 2^53.
 
 use anyhow::Result;
 use tch::Tensor;

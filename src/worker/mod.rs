@@ -17,6 +17,7 @@ use tracing::{debug, info};
 
 use crate::config::RunConfig;
 use crate::coordinator::claim::host_name;
+use crate::diagnosis;
 use crate::train::compute::{Ended, Inbox, Outbox};
 use crate::wire::proto::coordinator_client::CoordinatorClient;
 use crate::wire::proto::{JoinRequest, Order as WireOrder};
@@ -24,8 +25,9 @@ use crate::wire::{self, Order, Report, VERSION};
 use crate::worker::setup::{Launch, start_compute};
 
 mod restore;
-pub mod setup;
+mod setup;
 mod upload;
+mod weights;
 
 /// Reports that may wait; the compute thread waits when reports are not taken.
 const REPORTS_MAX: usize = 256;
@@ -69,7 +71,7 @@ pub async fn work(url: &str) -> Result<()> {
     if let Err(error) = &outcome
         && !error.is::<Dismissed>()
     {
-        let error = format!("{error:#}");
+        let error = diagnosis::describe(error);
         // A broken connection to the coordinator is what `sender` reports below.
         let _ = rank.reports.send(Report::Failed { error }).await;
     }
@@ -192,7 +194,10 @@ async fn connect(url: &str) -> Result<CoordinatorClient<Channel>> {
             Ok(client) => return Ok(client),
             Err(error) if Instant::now() >= deadline => {
                 return Err(error).with_context(|| {
-                    format!("no coordinator answers at {url}\n  hint: start one with `cohort coordinate RUN.yaml`")
+                    format!(
+                        "no coordinator answers at {url}\n  \
+                        hint: start one with `cohort coordinate RUN.yaml`"
+                    )
                 });
             }
             Err(error) => debug!(%error, "the coordinator does not answer yet"),

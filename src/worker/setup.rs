@@ -5,44 +5,38 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use tch::no_grad;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::collective::Collective;
 use crate::collective::gloo::{Gloo, Seat, connect_store, serve_store};
 use crate::collective::solo::Solo;
-use crate::config::{RunConfig, Start};
+use crate::config::RunConfig;
 use crate::corpus::TOKENIZER_FILE;
 use crate::corpus::random::keyed_number;
 use crate::data::blueprint::Blueprint;
 use crate::data::held_out::HeldOutSpec;
 use crate::data::prefetch::Prefetcher;
-use crate::data::{Corpus, DigestCheck};
 use crate::evaluate::HeldOut;
 use crate::ids::Rank;
 use crate::model::config::ModelConfig;
-use crate::model::encoder::{Model, Precision as ModelPrecision};
+use crate::model::encoder::Model;
 use crate::model::parameters::Parameters;
-use crate::model::weights::MissingHead;
-use crate::model::{huggingface, init, tile, weights};
+use crate::preflight::{model_precision, open_blueprint, threads_per_rank};
 use crate::run::ledger::Ledger;
 use crate::run::progress::Progress;
-use crate::torch::cpu;
 use crate::train::compute::{CommandQueue, Ended, Inbox, Intervals, Outbox, Position, Trainer};
 use crate::train::optimizer::StableAdamW;
-use crate::train::settings::Precision;
 use crate::train::snapshot::{Snapshot, Snapshots};
-use crate::train::state::{Restored, read_tensors};
+use crate::train::state::Restored;
 use crate::train::step::{Engine, StepRules, device, optimizer_parameters};
 use crate::wire::Assignment;
+use crate::worker::weights::{initial_parameters, load_tensors, spread};
 
 /// Orders that may wait for the compute thread; operators give a handful.
 const INBOX_MAX: usize = 64;
@@ -77,7 +71,7 @@ pub(super) fn start_compute(
 impl Launch {
     fn run(self, inbox: Receiver<Inbox>) -> Result<Ended> {
         let threads = threads_per_rank(&self.config);
-        cpu::set_threads(threads);
+        crate::torch::cpu::set_threads(threads);
         rayon::ThreadPoolBuilder::new()
             .num_threads(usize::from(threads.get()))
             .thread_name(|index| format!("cohort-data-{index}"))
@@ -280,34 +274,6 @@ impl Launch {
     }
 }
 
-/// Draws the blueprint of a run's configuration.
-pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
-    let corpus = Arc::new(Corpus::open(&config.corpus, DigestCheck::OnOpen)?);
-    check_tokenizer(&corpus)?;
-    Blueprint::draw(corpus, &config.blueprint_spec())
-}
-
-/// The tokenizer beside the shards must be the one that made them.
-fn check_tokenizer(corpus: &Corpus) -> Result<()> {
-    let path = corpus.folder().join(TOKENIZER_FILE);
-    let text = std::fs::read(&path).with_context(|| {
-        format!(
-            "cannot read {}\n  hint: run cohort prepare again",
-            path.display()
-        )
-    })?;
-    let found = blake3::hash(&text).to_hex();
-    let expected = &corpus.manifest().tokenizer.digest;
-    if found.as_str() != expected {
-        bail!(
-            "{} has digest {found}, but the corpus was prepared with tokenizer {expected}\n  \
-             hint: put the right tokenizer.json back, or run cohort prepare again",
-            path.display()
-        );
-    }
-    Ok(())
-}
-
 fn tokenizer_files(corpus: &Path) -> Result<Vec<(String, Bytes)>> {
     [TOKENIZER_FILE, "tokenizer_config.json"]
         .into_iter()
@@ -318,91 +284,4 @@ fn tokenizer_files(corpus: &Path) -> Result<Vec<(String, Bytes)>> {
             Ok((name.to_owned(), Bytes::from(content)))
         })
         .collect()
-}
-
-/// Threads of a rank's tensor operations: as configured, or the cores shared out.
-pub fn threads_per_rank(config: &RunConfig) -> NonZeroU16 {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get) as u32;
-    let threads = config
-        .threads_per_rank
-        .unwrap_or((cores / config.ranks).max(1));
-    NonZeroU16::new(threads.min(u32::from(u16::MAX)) as u16).unwrap_or(NonZeroU16::MIN)
-}
-
-/// The number format of a run's matrix products on this machine.
-pub fn model_precision(precision: Precision) -> ModelPrecision {
-    match precision {
-        Precision::Bf16 => ModelPrecision::Bf16,
-        Precision::Auto if cpu::multiplies_bfloat16() => ModelPrecision::Bf16,
-        Precision::Fp32 | Precision::Auto => ModelPrecision::Fp32,
-    }
-}
-
-fn initial_parameters(settings: &RunConfig, config: &ModelConfig) -> Result<Parameters> {
-    let missing_head = MissingHead::Initialize {
-        seed: settings.seed,
-    };
-    match &settings.start {
-        Start::Random => Ok(init::initialize(config, settings.seed, device())),
-        Start::HuggingFace(folder) => {
-            let (found, parameters) = weights::load_directory(folder, missing_head, device())?;
-            config.expect_same_architecture(&found, &folder.display().to_string())?;
-            Ok(parameters)
-        }
-        Start::Tile(folder) => {
-            let (found, parameters) = weights::load_directory(folder, missing_head, device())?;
-            tile::enlarge(
-                &Model {
-                    config: found,
-                    parameters,
-                },
-                config,
-                device(),
-            )
-        }
-    }
-}
-
-fn load_tensors(
-    engine: &mut Engine,
-    files: &crate::train::state::TensorFiles,
-    origin: &str,
-) -> Result<()> {
-    let text = std::str::from_utf8(&files.model_config)
-        .with_context(|| format!("{origin}: config.json is damaged"))?;
-    let found = huggingface::read(text, &format!("{origin}/config.json"))?;
-    engine
-        .model
-        .config
-        .expect_same_architecture(&found, origin)?;
-    let config = &engine.model.config;
-    let loaded = weights::load(&files.model, config, MissingHead::Refuse, device())
-        .with_context(|| format!("{origin}/model.safetensors"))?;
-    no_grad(|| {
-        for (into, from) in engine.model.parameters.iter().zip(loaded.iter()) {
-            into.tensor.shallow_clone().copy_(&from.tensor);
-        }
-    });
-    let moments = read_tensors(&files.optimizer, &format!("{origin}/optimizer.safetensors"))?;
-    let steps = engine.optimizer.steps();
-    engine
-        .optimizer
-        .load_state(&moments, steps)
-        .map_err(|error| anyhow!("{origin}/optimizer.safetensors: {error}"))
-}
-
-/// Gives every rank the lead rank's weights and moments.
-fn spread(engine: &Engine, collective: &dyn Collective) -> Result<()> {
-    if collective.world() == 1 {
-        return Ok(());
-    }
-    no_grad(|| {
-        for parameter in engine.model.parameters.iter() {
-            collective.broadcast(&parameter.tensor.detach(), Rank(0))?;
-        }
-        for (_, moment) in engine.optimizer.state_dict() {
-            collective.broadcast(&moment, Rank(0))?;
-        }
-        Ok(())
-    })
 }

@@ -1,11 +1,14 @@
 //! All integration tests in one binary: real processes, real sockets, real files.
 
+mod bad_input;
 mod check_training;
 mod collective;
 mod corpus_plan;
 mod model_parity;
 mod optimizer;
+mod plan;
 mod prepare;
 mod store;
 mod support;
+mod tidy;
 mod train;

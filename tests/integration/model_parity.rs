@@ -150,7 +150,8 @@ fn logits_loss_and_every_gradient_are_those_of_transformers() {
             }
         }
         println!(
-            "{name}: logits {logits_error:.2e}, loss {loss_error:.2e}, {} gradients, worst {:.2e} ({})",
+            "{name}: logits {logits_error:.2e}, loss {loss_error:.2e}, {} gradients, worst {:.2e} \
+             ({})",
             fixture.model.parameters.len(),
             worst.0,
             worst.1

@@ -1,3 +1,5 @@
+//! The invented notes: reproducible, varied, and of the shape that their style promises.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,5 +1,8 @@
 //! The coordinator's decisions, event by event.
 
+use crate::run::command::{Command, CommandKind, CommandStage};
+use crate::run::schedule::PhaseKind;
+
 use super::*;
 
 const HOUR: Duration = Duration::from_hours(1);

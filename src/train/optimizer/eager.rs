@@ -35,7 +35,8 @@ pub(super) fn update(operands: &Operands<'_>, coefficients: &Coefficients) -> Te
         .mean(Kind::Float)
         .sqrt();
     let step_lr = rms.clamp_min(1.0).reciprocal() * lr;
-    // Decay and update in one subtraction: 1 - lr * decay is close to 1 beyond float32's resolution.
+    // Decay and update in one subtraction: 1 - lr * decay is close to 1 beyond float32's
+    // resolution.
     let mut direction = &exp_avg / (exp_avg_sq.sqrt() + epsilon);
     if decay_per_lr > 0.0 {
         direction += &parameter * decay_per_lr;

@@ -1,3 +1,5 @@
+//! The fused kernel against the eager formulas, and the choice of decayed parameters.
+
 use tch::{Kind, Tensor, no_grad};
 
 use super::settings::decays;

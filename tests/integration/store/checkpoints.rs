@@ -300,7 +300,10 @@ pub async fn of_a_fenced_coordinator_are_refused(store: &Store) {
         .await
         .unwrap_err();
     assert!(
-        matches!(error, CheckpointError::Fenced { ours, newest, .. } if ours == old && newest == new),
+        matches!(
+            error,
+            CheckpointError::Fenced { ours, newest, .. } if ours == old && newest == new
+        ),
         "{error}"
     );
     assert_eq!(checkpoints.steps().await.unwrap().unpublished, [Step(20)]);

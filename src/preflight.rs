@@ -1,0 +1,101 @@
+//! What a run needs before it may begin: its corpus, its tokenizer, a model that can be built and
+//! the weights to start from. `cohort plan`, the coordinator and every rank look at the same.
+//!
+//! Reads only; whatever is refused here has left nothing behind.
+
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::config::{RunConfig, Start};
+use crate::corpus::TOKENIZER_FILE;
+use crate::data::blueprint::Blueprint;
+use crate::data::{Corpus, DigestCheck, SplitName};
+use crate::model::config::ModelConfig;
+use crate::model::encoder::Precision as ModelPrecision;
+use crate::model::{tile, weights};
+use crate::torch::cpu;
+use crate::train::settings::Precision;
+
+/// Refuses a run that its ranks would refuse. Reads the corpus whole, to compare its digests; of
+/// the weights that a new run starts from it reads the shape alone.
+pub fn check(config: &RunConfig, is_new: bool) -> Result<()> {
+    let blueprint = open_blueprint(config)?;
+    let corpus = &blueprint.corpus;
+    for (source, _, _) in corpus.manifest().sources() {
+        corpus.lengths(source, SplitName::HeldOut)?;
+    }
+    let model = config.model.resolve(&corpus.manifest().tokenizer)?;
+    if is_new {
+        check_start(&config.start, &model)?;
+    }
+    Ok(())
+}
+
+fn check_start(start: &Start, model: &ModelConfig) -> Result<()> {
+    let folder = match start {
+        Start::Random => return Ok(()),
+        Start::HuggingFace(folder) | Start::Tile(folder) => folder,
+    };
+    let found = weights::read_config(folder)?;
+    match start {
+        Start::Tile(_) => tile::expect_smaller(&found, model)
+            .with_context(|| format!("cannot tile {}", folder.display()))?,
+        _ => model.expect_same_architecture(&found, &folder.display().to_string())?,
+    }
+    let file = folder.join(weights::WEIGHTS_FILE);
+    ensure!(
+        file.is_file(),
+        "there are no weights at {}\n  hint: only unsharded safetensors weights load",
+        file.display()
+    );
+    Ok(())
+}
+
+/// Draws the blueprint of a run's configuration.
+pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
+    let corpus = Arc::new(Corpus::open(&config.corpus, DigestCheck::OnOpen)?);
+    check_tokenizer(&corpus)?;
+    Blueprint::draw(corpus, &config.blueprint_spec())
+}
+
+/// The tokenizer beside the shards must be the one that made them.
+fn check_tokenizer(corpus: &Corpus) -> Result<()> {
+    let path = corpus.folder().join(TOKENIZER_FILE);
+    let text = std::fs::read(&path).with_context(|| {
+        format!(
+            "cannot read {}\n  hint: run cohort prepare again",
+            path.display()
+        )
+    })?;
+    let found = blake3::hash(&text).to_hex();
+    let expected = &corpus.manifest().tokenizer.digest;
+    if found.as_str() != expected {
+        bail!(
+            "{} has digest {found}, but the corpus was prepared with tokenizer {expected}\n  \
+             hint: put the right tokenizer.json back, or run cohort prepare again",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Threads of a rank's tensor operations: as configured, or the cores shared out.
+pub fn threads_per_rank(config: &RunConfig) -> NonZeroU16 {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get) as u32;
+    let threads = config
+        .threads_per_rank
+        .unwrap_or((cores / config.ranks).max(1));
+    NonZeroU16::new(threads.min(u32::from(u16::MAX)) as u16).unwrap_or(NonZeroU16::MIN)
+}
+
+/// The number format of a run's matrix products on this machine.
+pub fn model_precision(precision: Precision) -> ModelPrecision {
+    match precision {
+        Precision::Bf16 => ModelPrecision::Bf16,
+        Precision::Auto if cpu::multiplies_bfloat16() => ModelPrecision::Bf16,
+        Precision::Fp32 | Precision::Auto => ModelPrecision::Fp32,
+    }
+}

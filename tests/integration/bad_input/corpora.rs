@@ -1,0 +1,88 @@
+//! Corpus files and sources that are wrong: no manifest is left beside them.
+
+use super::{CORPUS, PRIVATE, Place, gzip};
+
+/// What `cohort prepare` says of a corpus with one source, read by `read` from the given files.
+fn prepare_error(read: &str, files: &[(&str, Vec<u8>)]) -> String {
+    let place = Place::with_corpus();
+    let yaml = CORPUS
+        .replace(
+            "{train: {vocab_size: 512}}",
+            "{file: corpus/tokenizer.json}",
+        )
+        .replace("output: corpus", "output: prepared")
+        .replace("{synthetic: {style: triage_line, documents: 200}}", read);
+    place.write("corpus.yaml", yaml);
+    for (name, content) in files {
+        place.write(name, content);
+    }
+    let outcome = place.cohort(&["prepare", "corpus.yaml"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "");
+    assert!(!outcome.stderr.contains(PRIVATE), "an error repeats text");
+    assert!(!place.path("prepared/manifest.json").exists());
+    outcome.stderr
+}
+
+const LINES: &str = "{json_lines: {path: notes.jsonl.gz, text: text}}";
+
+#[test]
+fn corpus_files() {
+    let place = Place::new();
+    let error = |from: &str, to: &str| {
+        assert!(CORPUS.contains(from));
+        place.write("corpus.yaml", CORPUS.replace(from, to));
+        place.refused(&["prepare", "corpus.yaml"])
+    };
+    insta::assert_snapshot!(error("licence", "license"), @r"
+    error: corpus.yaml:10:9: unknown field `license`, expected one of id, licence, read
+       |
+    10 |         license: none needed
+       |         ^
+    ");
+    insta::assert_snapshot!(error("max_length: 64", "max_length: [64]"), @r"
+    error: corpus.yaml:4:13: expected a single value
+      |
+    4 | max_length: [64]
+      |             ^
+    ");
+    insta::assert_snapshot!(error("documents: 200", "documents: 0"), @r"
+    error: corpus.yaml:11:15: institutions[0].sources[0].read[0].documents: must be at least 1
+       |
+    11 |         read: {synthetic: {style: triage_line, documents: 0}}
+       |               ^
+    ");
+}
+
+#[test]
+fn sources() {
+    insta::assert_snapshot!(prepare_error(LINES, &[]), @r"
+    error: clinic/notes: no file at notes.jsonl.gz
+      hint: relative paths start at the folder of the configuration
+    ");
+    let empty = vec![("notes.jsonl.gz", gzip(""))];
+    insta::assert_snapshot!(prepare_error(LINES, &empty), @r"
+    error: clinic/notes: no document in 1 file
+      hint: check `path` and the `text` field of this source
+    ");
+    let line = format!("{{\"text\": \"{PRIVATE}\"}}\n");
+    let other = format!("{line}{{\"body\": \"{PRIVATE}\"}}\n");
+    let absent = vec![("notes.jsonl.gz", gzip(&other))];
+    insta::assert_snapshot!(prepare_error(LINES, &absent), @r#"
+    error: clinic/notes: notes.jsonl.gz, line 2: no field "text"
+      hint: set `text` to the field that holds the document
+    "#);
+    let whole = gzip(&line.repeat(500));
+    let truncated = vec![("notes.jsonl.gz", whole[..whole.len() / 2].to_vec())];
+    insta::assert_snapshot!(prepare_error(LINES, &truncated), @r"
+    error: clinic/notes: notes.jsonl.gz: the gzip data ends early
+      hint: the file is incomplete; copy it again
+    ");
+    let latin = [line.as_bytes(), b"{\"text\": \"na\xefve\"}\n"].concat();
+    let files = vec![("notes.jsonl", latin)];
+    let plain = LINES.replace(".gz", "");
+    insta::assert_snapshot!(prepare_error(&plain, &files), @r"
+    error: clinic/notes: notes.jsonl, line 2, byte 35: not valid UTF-8
+      hint: convert the file to UTF-8, for example with iconv
+    ");
+}
