@@ -87,12 +87,12 @@ fn header(config: &RunConfig, model: &ModelConfig) -> String {
     lines.join("\n")
 }
 
-/// A rank's memory on a CPU: weights, gradients, two moments and the fresh gradients of one backward
-/// pass in fp32; the copy that a checkpoint takes of all but gradients; the activations of one
-/// micro-batch (for each token and layer 20 vectors of the width and 6 of the `GeGLU`, and the logits
-/// of the masked tokens, twice); and what libtorch takes for itself.
+/// A rank's memory on a CPU: weights, gradients, two moments and the fresh gradients of one
+/// backward pass in fp32; the copy that a checkpoint takes of all but gradients; the activations of
+/// one micro-batch (for each token and layer 20 vectors of the width and 6 of the `GeGLU`, and the
+/// logits of the masked tokens, twice); and what libtorch takes for itself.
 ///
-/// Real ranks of 4 to 75 million parameters peaked within a factor of 1.4 of it (`VmHWM`, fp32).
+/// Real ranks of 2 to 54 million parameters peaked within a factor of 1.3 of it (`VmHWM`, fp32).
 fn memory_bytes(config: &RunConfig, model: &ModelConfig) -> u64 {
     let parameters = parameter_count(model) as u64;
     let micro_tokens = u64::from(config.batch.micro_rows) * u64::from(config.batch.row_tokens);
