@@ -25,6 +25,7 @@ pub struct StepMetrics {
     pub loss: f64,
     /// Share of the masked tokens predicted right.
     pub accuracy: f64,
+    #[serde(rename = "lr")]
     pub learning_rate: f64,
     pub mask_rate: f64,
     /// First row of the step in its phase's plan, and how many rows it took.

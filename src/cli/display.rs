@@ -82,7 +82,8 @@ pub(super) async fn result(config: &RunConfig) -> Result<()> {
     let store = Store::open_existing(&config.store)?.child(&config.name)?;
     if let Some(text) = held_out(&store).await? {
         say(&format!(
-            "\nHeld-out documents: loss in nats, and share of the masked tokens that is predicted right\n{text}"
+            "\nHeld-out documents: loss in nats, and share of the masked tokens that is predicted \
+             right\n{text}"
         ))?;
     }
     let checkpoints = Checkpoints::new(store);

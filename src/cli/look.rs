@@ -27,8 +27,8 @@ use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::telemetry::StepMetrics;
 
-const CHANGED: &str = "\n  hint: the file or the corpus has changed since; the run as it was started is run.yaml in its \
-                       folder";
+const CHANGED: &str = "\n  hint: the file or the corpus has changed since; the run as it was \
+                       started is run.yaml in its folder";
 
 pub(super) async fn checkpoints(run: &str) -> Result<()> {
     let checkpoints = Checkpoints::new(operate::folder(run)?);

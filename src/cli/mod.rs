@@ -11,6 +11,7 @@ use tracing::info;
 use crate::diagnosis;
 use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
+use crate::torch::process;
 
 mod display;
 mod look;
@@ -168,18 +169,21 @@ pub fn main() -> ExitCode {
         LogFormat::Text
     };
     telemetry::start_logging(format, &cli.log);
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Reported>() => {
-            info!("{error:#}");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            // Nothing is left to tell when stderr is gone.
-            let _ = writeln!(std::io::stderr(), "error: {}", diagnosis::describe(&error));
-            ExitCode::FAILURE
-        }
+    let is_rank = matches!(cli.command, Subcommands::Work(_));
+    let Err(error) = run(cli.command) else {
+        return ExitCode::SUCCESS;
+    };
+    if error.is::<Reported>() {
+        info!("{error:#}");
+    } else {
+        // Nothing is left to tell when stderr is gone.
+        let _ = writeln!(std::io::stderr(), "error: {}", diagnosis::describe(&error));
     }
+    if is_rank {
+        // Its compute thread may be inside an operation.
+        process::leave(1);
+    }
+    ExitCode::FAILURE
 }
 
 /// An error that somebody else tells the operator.

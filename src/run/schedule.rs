@@ -1,8 +1,8 @@
 //! The schedule: phases, and what each step of a phase uses. Pure, and the same on every rank.
 //!
-//! Time is counted in tokens (padding not counted). A step uses the learning rate of the token count
-//! *before* it. (Composer's lags by one more step: it steps `LambdaLR` before the timestamp advances,
-//! so a phase's first two steps share the first one's rate.)
+//! Time is counted in tokens (padding not counted). A step uses the learning rate of the token
+//! count *before* it. (Composer's lags by one more step: it steps `LambdaLR` before the timestamp
+//! advances, so a phase's first two steps share the first one's rate.)
 
 use garde::Validate;
 use serde::{Deserialize, Serialize};

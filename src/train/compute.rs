@@ -146,6 +146,7 @@ impl Trainer {
         if self.position.fresh {
             self.evaluate(EvaluationMoment::Start, self.position.progress.phase)?;
         }
+        self.settle_old_commands()?;
         let opening = self
             .sums(self.position.progress.step)
             .agree(self.collective.as_ref())?;
@@ -163,6 +164,19 @@ impl Trainer {
         };
         self.collective.leave();
         Ok(ended)
+    }
+
+    /// Reports the decays that the checkpoint holds but whose effect the journal missed, because the
+    /// coordinator died in between.
+    fn settle_old_commands(&self) -> Result<()> {
+        let progress = &self.position.progress;
+        let step = progress.phase_start;
+        for CommandRecord { command, stage } in &self.commands.replay {
+            if *stage == CommandStage::Accepted && command.id <= progress.last_command {
+                self.report(*command, CommandStage::Applied { step })?;
+            }
+        }
+        Ok(())
     }
 
     fn tell(&self, message: Outbox) -> Result<()> {

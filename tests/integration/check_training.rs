@@ -1,6 +1,6 @@
 //! What a run left, recounted from the outside: `cohort inspect` against the corpus's own files,
-//! `metrics.jsonl` and `ledger.json`, and (where there is a Python with transformers) every step taken
-//! again by an independent implementation.
+//! `metrics.jsonl` and `ledger.json`, and (where there is a Python with transformers) every step
+//! taken again by an independent implementation.
 
 #![allow(
     clippy::unwrap_used,
@@ -77,7 +77,12 @@ model:
 batch: {row_tokens: 256, rows: 5, micro_rows: 2}
 optimizer: {weight_decay: 0.01}
 phases:
-  - {name: stable, tokens: 3000, mixture: all, mask_rate: 0.3, learning_rate: 1.0e-3, warmup_tokens: 2000}
+  - name: stable
+    tokens: 3000
+    mixture: all
+    mask_rate: 0.3
+    learning_rate: 1.0e-3
+    warmup_tokens: 2000
   - {name: turn, tokens: 1, mixture: all, mask_rate: 0.3, learning_rate: 1.0e-3}
   - name: decay
     tokens: 2000
@@ -384,7 +389,7 @@ fn another_batch_than_the_one_taken_is_not_shown() {
                 run.yaml in its folder";
     let wanted = format!(
         "error: step 4 took {} tokens and predicted {} of them; this file describes a batch of \
-         1022 and 311\n  {hint}\n",
+         1051 and 329\n  {hint}\n",
         fourth.step_tokens, fourth.masked_tokens
     );
     refuses_to_inspect(&run, "4", &wanted);

@@ -146,7 +146,7 @@ impl Trainer {
         }
     }
 
-    fn report(&self, command: Command, stage: CommandStage) -> Result<()> {
+    pub(super) fn report(&self, command: Command, stage: CommandStage) -> Result<()> {
         if self.rank == Rank(0) {
             self.tell(Outbox::Outcome { command, stage })?;
         }

@@ -64,7 +64,8 @@ fn from_a_decayed_or_damaged_checkpoint_it_is_refused() {
     assert_eq!(
         branch(&path, &run, &[]).wait().error(),
         format!(
-            "{path} has decayed already (phase \"decay\"): its learning rate has been at the floor\n  \
+            "{path} has decayed already (phase \"decay\"): its learning rate has been at the \
+             floor\n  \
              hint: branch from a stable checkpoint, or insist with --from-decayed"
         )
     );

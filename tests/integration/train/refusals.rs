@@ -37,8 +37,8 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
         error(&run),
         format!(
             "the checkpoint {checkpoint} is of another architecture: layers is 2, expected 3\n  \
-             hint: set these fields under `model` to the checkpoint's values, or start from another \
-             checkpoint"
+             hint: set these fields under `model` to the checkpoint's values, or start from \
+             another checkpoint"
         )
     );
     run.change(json!({"model": {"layers": 2}}));
@@ -49,7 +49,8 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
         format!(
             "{checkpoint} cannot be continued in phase \"stable\": the corpus, the seed, the \
              mixture or row_tokens have changed, so its rows are others\n  \
-             hint: restore them, or start another run with `start: {{hugging_face: …}}` from its weights"
+             hint: restore them, or start another run with `start: {{hugging_face: …}}` from its \
+             weights"
         )
     );
     run.change(json!({"seed": 17}));
@@ -78,8 +79,8 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
         format!(
             "the checkpoint {checkpoint} is of another architecture: hidden_size is 64, expected \
              48\n  \
-             hint: set these fields under `model` to the checkpoint's values, or start from another \
-             checkpoint"
+             hint: set these fields under `model` to the checkpoint's values, or start from \
+             another checkpoint"
         )
     );
 }
@@ -100,8 +101,8 @@ fn a_corpus_that_was_touched_is_refused() {
     assert_eq!(
         error(&run),
         format!(
-            "phase \"stable\": source `south/radiology`, file {}: the file's digest is {found}, the \
-             manifest says {}\n  hint: run cohort prepare again",
+            "phase \"stable\": source `south/radiology`, file {}: the file's digest is {found}, \
+             the manifest says {}\n  hint: run cohort prepare again",
             shard.display(),
             stored.digest
         )
@@ -133,9 +134,8 @@ fn a_port_in_use_is_refused() {
     assert_eq!(
         run.start_training().wait().error(),
         format!(
-            "cannot listen on {address}\n  \
-             hint: choose another port in `listen`, or 0 for a free one: \
-             Address already in use (os error 98)"
+            "cannot listen on {address}: Address already in use (os error 98)\n  \
+             hint: choose another port in `listen`, or 0 for a free one"
         )
     );
     assert!(run.keys().is_empty(), "nothing was begun");
