@@ -112,7 +112,8 @@ impl Checkpoints {
 
     /// Deletes a published checkpoint that does not verify, so that its step can be written again:
     /// a run that continued from before it comes back there, perhaps with other bits (another
-    /// number of ranks, another processor). Leaves a branch's parent, which only the same content repairs.
+    /// number of ranks, another processor). Leaves a branch's parent, which only the same content
+    /// repairs.
     pub async fn clear_damaged(&self, step: Step) -> Result<(), CheckpointError> {
         let manifest = layout::checkpoint_file(step, layout::MANIFEST_FILE);
         if !self.store().exists(&manifest).await? {

@@ -166,7 +166,7 @@ impl Trainer {
         Ok(ended)
     }
 
-    /// Reports the decays that the checkpoint holds but whose effect the journal missed, because the
+    /// Reports the decays that the checkpoint holds but whose effect the journal missed: the
     /// coordinator died in between.
     fn settle_old_commands(&self) -> Result<()> {
         let progress = &self.position.progress;
