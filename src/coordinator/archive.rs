@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::coordinator::claim::Claim;
-use crate::coordinator::core::Message;
+use crate::coordinator::message::Message;
 use crate::ids::{CommandId, Epoch, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
 use crate::run::state::Millis;

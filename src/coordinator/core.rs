@@ -10,8 +10,9 @@ use tracing::{debug, info};
 use crate::config::RunConfig;
 use crate::coordinator::archive::Archive;
 use crate::coordinator::claim::Claim;
-use crate::ids::{Epoch, Step};
-use crate::run::command::{CommandKind, CommandRecord, CommandStage};
+use crate::coordinator::message::{JoinAnswer, Message};
+use crate::ids::Epoch;
+use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Position};
 use crate::run::schedule::PhaseKind;
 use crate::run::state::{Millis, Rules, RunState};
@@ -19,45 +20,6 @@ use crate::store::address::CheckpointAddress;
 use crate::store::layout;
 use crate::telemetry::{Evaluation, StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
-
-/// Takes the member's id, or the reason why it may not join.
-pub(super) type JoinAnswer = oneshot::Sender<Result<MemberId, String>>;
-
-/// What reaches the core, from the network or from inside.
-pub(super) enum Message {
-    Joined {
-        host: String,
-        process: u32,
-        orders: mpsc::Sender<Order>,
-        reply: JoinAnswer,
-    },
-    Left {
-        member: MemberId,
-    },
-    Reported {
-        member: MemberId,
-        report: Report,
-    },
-    Asked {
-        kind: CommandKind,
-        reply: oneshot::Sender<CommandRecord>,
-    },
-    Broken {
-        error: String,
-    },
-    Published {
-        step: Step,
-    },
-    Tick,
-}
-
-/// Why a command was refused, if it was.
-pub(super) fn refusal(record: &CommandRecord) -> Option<String> {
-    match &record.stage {
-        CommandStage::Refused { reason } => Some(reason.clone()),
-        CommandStage::Accepted | CommandStage::Applied { .. } => None,
-    }
-}
 
 pub(super) struct Core {
     config: RunConfig,

@@ -16,7 +16,8 @@ use tracing::info;
 use crate::config::RunConfig;
 use crate::coordinator::archive::Archive;
 use crate::coordinator::claim::Claim;
-use crate::coordinator::core::{Core, Message};
+use crate::coordinator::core::Core;
+use crate::coordinator::message::Message;
 use crate::coordinator::service::Service;
 use crate::preflight;
 use crate::run::command::CommandKind;
@@ -28,6 +29,7 @@ use crate::wire::proto::coordinator_server::CoordinatorServer;
 mod archive;
 pub mod claim;
 mod core;
+mod message;
 mod service;
 
 /// Events that may wait for the core; senders wait when it is full.
@@ -164,7 +166,7 @@ impl Commands {
             .await
             .context("the coordinator has ended")?;
         let record = answer.await.context("the coordinator has ended")?;
-        Ok(core::refusal(&record))
+        Ok(record.refusal().map(str::to_owned))
     }
 
     /// Ends the run as failed, for a reason that the ranks cannot report themselves.

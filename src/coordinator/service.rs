@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::core::{Message, refusal};
+use crate::coordinator::message::Message;
 use crate::run::command::Command;
 use crate::run::event::MemberId;
 use crate::telemetry::StatusView;
@@ -135,7 +135,7 @@ impl coordinator_server::Coordinator for Service {
             .map_err(|_| Status::unavailable("the coordinator has ended"))?;
         Ok(Response::new(CommandReply {
             id: record.command.id.0,
-            refused: refusal(&record),
+            refused: record.refusal().map(str::to_owned),
         }))
     }
 }

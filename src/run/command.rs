@@ -59,6 +59,16 @@ pub struct CommandRecord {
     pub stage: CommandStage,
 }
 
+impl CommandRecord {
+    /// Why it was refused, if it was.
+    pub fn refusal(&self) -> Option<&str> {
+        match &self.stage {
+            CommandStage::Refused { reason } => Some(reason),
+            CommandStage::Accepted | CommandStage::Applied { .. } => None,
+        }
+    }
+}
+
 /// Slots that a directive takes in the all-reduced statistics of a step.
 pub const DIRECTIVE_SLOTS: usize = 3;
 
