@@ -29,7 +29,7 @@ const STABLE_TIMEOUT: Duration = Duration::from_mins(20);
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// What a small encoder learns first: the fixed phrases of a ward.
 const EXAMPLES: [&str; 3] = [
-    "Plan: continue apixaban 5 mg by [MASK] twice daily.",
+    "55M by ambulance. 100.9 F HR94 [MASK]128/66 sat95 pain 8/10. cat 3",
     "55M by ambulance. 100.9 F HR94 BP128/66 sat95 [MASK] 8/10. cat 3",
     "Objective: Temperature 36.9 C, pulse 100, blood pressure 130/65, respiratory rate 20, [MASK] \
      saturation 95%.",
