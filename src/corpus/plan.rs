@@ -10,7 +10,7 @@
 //! between calls only saves time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rayon::prelude::*;
 
@@ -52,6 +52,9 @@ pub struct PhasePlan {
     block_tokens: u64,
     orders: Vec<SourceOrder>,
     memory: Mutex<Memory>,
+    /// Made when first asked for, and then kept: it reads the lengths of all chunks, and every
+    /// checkpoint names it.
+    digest: OnceLock<String>,
 }
 
 #[derive(Debug, Default)]
@@ -108,6 +111,7 @@ impl PhasePlan {
             block_tokens,
             orders,
             memory: Mutex::default(),
+            digest: OnceLock::new(),
         })
     }
 
@@ -125,8 +129,8 @@ impl PhasePlan {
 
     /// A digest of all that the plan is a function of, in hexadecimal. Ranks whose digests are
     /// equal read the same rows.
-    pub fn digest(&self) -> String {
-        self.spec.digest()
+    pub fn digest(&self) -> &str {
+        self.digest.get_or_init(|| self.spec.digest())
     }
 
     /// The row at an index.

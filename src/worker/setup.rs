@@ -234,7 +234,7 @@ impl Launch {
                 )
             })?;
             let plan = blueprint.phases[progress.phase].builder.plan.digest();
-            state.expect_plan(&phase.name, &plan, origin)?;
+            state.expect_plan(&phase.name, plan, origin)?;
             progress.fit(schedule);
         }
         if let Some(tensors) = tensors {

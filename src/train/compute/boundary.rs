@@ -200,7 +200,7 @@ impl Trainer {
             progress,
             rows: self.position.rows,
             ledger: &self.position.ledger,
-            plan: &plan,
+            plan,
         };
         snapshots.take(&self.engine, moment)
     }
