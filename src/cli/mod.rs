@@ -11,7 +11,7 @@ use tracing::info;
 use crate::diagnosis;
 use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
-use crate::torch::process;
+use crate::torch::{cpu, process};
 
 mod display;
 mod look;
@@ -162,6 +162,7 @@ struct RunArgument {
 
 /// Parses the command line, runs it and gives the exit code: 0, 1 for a failure, 2 for bad usage.
 pub fn main() -> ExitCode {
+    cpu::bound_kernel_caches();
     let cli = Cli::parse();
     let format = if cli.log_json {
         LogFormat::Json
