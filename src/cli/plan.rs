@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::cli::say;
-use crate::cli::table::{Table, grouped};
+use crate::cli::table::{Table, counted, grouped};
 use crate::config::RunConfig;
 use crate::data::blueprint::Blueprint;
 use crate::ids::RowIndex;
@@ -32,7 +32,7 @@ pub(super) fn plan(run: &Path) -> Result<()> {
     for (index, phase) in blueprint.schedule.phases.iter().enumerate() {
         let tokens = blueprint.schedule.lengths_tokens[index];
         say(&format!(
-            "\nphase \"{}\" ({}): {} tokens in {} steps, learning rate {:.3e}, mask rate {}, rows \
+            "\nphase \"{}\" ({}): {} tokens in {}, learning rate {:.3e}, mask rate {}, rows \
              {:.2} % full",
             phase.name,
             phase.kind(),
@@ -70,12 +70,12 @@ fn header(config: &RunConfig, model: &ModelConfig) -> String {
             model.vocab_size
         ),
         format!(
-            "step       {} rows of {} tokens, at most {} tokens; {} ranks of {} threads, {:?}",
-            config.batch.rows,
+            "step       {} of {} tokens, at most {} tokens; {} of {}, {:?}",
+            counted(config.batch.rows, "row"),
             config.batch.row_tokens,
             grouped(step_tokens),
-            config.ranks,
-            threads_per_rank(config),
+            counted(config.ranks, "rank"),
+            counted(u64::from(threads_per_rank(config).get()), "thread"),
             model_precision(config.precision)
         ),
         format!(
@@ -124,7 +124,7 @@ fn steps(blueprint: &Blueprint) -> Vec<String> {
         return schedule
             .lengths_tokens
             .iter()
-            .map(|tokens| format!("about {}", grouped(tokens.div_ceil(step_tokens))))
+            .map(|tokens| format!("about {}", counted(tokens.div_ceil(step_tokens), "step")))
             .collect();
     }
     let mut counts = vec![0_u64; schedule.phases.len()];
@@ -133,5 +133,8 @@ fn steps(blueprint: &Blueprint) -> Vec<String> {
         counts[step.phase] += 1;
         progress.advance(&step, blueprint.step_tokens(&step), schedule);
     }
-    counts.into_iter().map(grouped).collect()
+    counts
+        .into_iter()
+        .map(|count| counted(count, "step"))
+        .collect()
 }

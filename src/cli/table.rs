@@ -83,6 +83,13 @@ pub(super) fn grouped(count: u64) -> String {
     text
 }
 
+/// A count of things in words: `1 step`, `1,234 steps`.
+pub(super) fn counted(count: impl Into<u64>, thing: &str) -> String {
+    let count = count.into();
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", grouped(count))
+}
+
 /// A span of time for people: `2 h 05 min`, `3 min 20 s`, `12 s`.
 pub(super) fn span(seconds: f64) -> String {
     let seconds = seconds.max(0.0).round() as u64;

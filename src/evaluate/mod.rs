@@ -2,7 +2,7 @@
 //!
 //! Every rank scores its share of the held-out rows; the sums are added up by the collective.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
@@ -91,9 +91,18 @@ impl HeldOut {
         collective.all_reduce_sum(&sums)?;
         let sums = Vec::<f64>::try_from(&sums)?;
         let scores = self.institutions.iter().zip(sums.chunks_exact(SUMS));
-        Ok(scores
-            .map(|((name, _), sums)| (name.clone(), mean(sums)))
-            .collect())
+        scores
+            .map(|((name, _), sums)| {
+                let score = mean(sums);
+                ensure!(
+                    score.loss.is_finite(),
+                    "the held-out loss of institution \"{name}\" is not finite\n  \
+                     hint: the weights have diverged; lower the learning rate, or continue from \
+                     an earlier checkpoint"
+                );
+                Ok((name.clone(), score))
+            })
+            .collect()
     }
 
     fn sums_of(

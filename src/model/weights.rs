@@ -93,7 +93,17 @@ pub fn load(
     source.check(&wanted, fresh_head.is_some())?;
     let parameters = Parameters::build(config, device, |each| match fresh_head {
         Some(seed) if is_head(&each.name) => Ok(init::initial(each, config.layers, seed)),
-        _ => to_tensor(&source.get(&each.name).context("checked above")?),
+        _ => {
+            let tensor = to_tensor(&source.get(&each.name).context("checked above")?)?;
+            if !bool::try_from(tensor.isfinite().all())? {
+                bail!(
+                    "{} has values that are not finite\n  \
+                     hint: its training had diverged; start from an earlier checkpoint",
+                    each.name
+                );
+            }
+            Ok(tensor)
+        }
     })?;
     source.check_tied_decoder(&parameters)?;
     Ok(parameters)

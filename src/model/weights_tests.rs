@@ -126,3 +126,17 @@ fn an_untied_decoder_is_refused() {
     let untied = file(|name| Some(name.to_owned()), &[(DECODER, &other)]);
     assert!(error_of(&untied, MissingHead::Refuse).contains("tie_word_embeddings false"));
 }
+
+#[test]
+fn weights_that_are_not_finite_are_refused() {
+    for bad in [f64::NAN, f64::INFINITY] {
+        let broken = Tensor::from_slice(&[1.0, bad, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let name = "model.final_norm.weight";
+        let others = |other: &str| (other != name).then(|| other.to_owned());
+        assert_eq!(
+            error_of(&file(others, &[(name, &broken)]), MissingHead::Refuse),
+            "model.final_norm.weight has values that are not finite\n  \
+             hint: its training had diverged; start from an earlier checkpoint"
+        );
+    }
+}

@@ -92,13 +92,14 @@ impl Progress for Bar {
 
     fn advance(&mut self, done: &Done) {
         let Some(bar) = &self.bar else { return };
+        let documents = HumanCount(done.documents);
         let per_second = done.tokens as f64 / bar.elapsed().as_secs_f64().max(1e-3);
-        bar.set_message(format!(
-            "{} documents, {} tokens, {} tokens/s",
-            HumanCount(done.documents),
-            HumanCount(done.tokens),
-            HumanCount(per_second as u64)
-        ));
+        let (tokens, per_second) = (HumanCount(done.tokens), HumanCount(per_second as u64));
+        bar.set_message(match done.tokens {
+            // Training a tokenizer has no tokens to count.
+            0 => format!("{documents} documents"),
+            _ => format!("{documents} documents, {tokens} tokens, {per_second} tokens/s"),
+        });
         bar.set_position(done.done);
     }
 
@@ -139,12 +140,13 @@ impl Current {
             documents,
             tokens,
         } = self.last;
+        let counted = (tokens > 0).then_some(tokens);
         tracing::info!(
             source = %self.stage.name,
             percent = (done * 100).checked_div(self.stage.total),
             documents,
-            tokens,
-            tokens_per_second = (tokens as f64 / elapsed_s.max(1e-3)) as u64,
+            tokens = counted,
+            tokens_per_second = counted.map(|tokens| (tokens as f64 / elapsed_s.max(1e-3)) as u64),
             "{message}"
         );
     }

@@ -31,6 +31,15 @@ impl CommandKind {
             Self::Stop => "stop",
         }
     }
+
+    /// Whether a second one adds nothing while the first has not taken effect yet.
+    pub fn repeats(self, first: Self) -> bool {
+        match (self, first) {
+            // The clock asks again; an operator wants to see a command of their own through.
+            (Self::Checkpoint { by_time: false }, Self::Checkpoint { by_time: true }) => false,
+            _ => self.verb() == first.verb(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
-//! The contract of `Collective`, over threads that each form their own group on loopback, and what
-//! happens to the living when a process is killed.
+//! The contract of `Collective`, and what ends a Gloo group on loopback. Most of it runs with a
+//! process for each rank, as in a run; the rest has threads that each form their own group.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,10 +7,7 @@
     reason = "all of this is test code"
 )]
 
-use std::env;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
@@ -20,6 +17,8 @@ use cohort::collective::solo::Solo;
 use cohort::collective::{Collective, CollectiveError, Operation};
 use cohort::ids::{Generation, Rank};
 use tch::{Device, Kind, Tensor};
+
+mod processes;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Longer than any test should take: a test that meets it fails, it does not hang.
@@ -157,56 +156,6 @@ fn solo_keeps_the_contract() {
 }
 
 #[test]
-fn gloo_keeps_the_contract_and_gives_all_ranks_equal_bits() {
-    for world in [1, 2, 3] {
-        let results = with_ranks(&vec![LONG; world], |gloo| {
-            let result = contract(&*gloo);
-            gloo.leave();
-            result
-        });
-        assert!(
-            results.iter().all(|result| *result == results[0]),
-            "world of {world}"
-        );
-        assert!(!results[0].is_empty());
-    }
-}
-
-#[test]
-fn the_same_sum_twice_gives_equal_bits() {
-    let sums = with_ranks(&[LONG; 3], |gloo| {
-        let sum = || {
-            let tensor = uneven(gloo.rank().0, 50_021, Kind::Float);
-            gloo.all_reduce_sum(&tensor).unwrap();
-            bytes(&tensor)
-        };
-        let pair = (sum(), sum());
-        gloo.leave();
-        pair
-    });
-    for (first, second) in sums {
-        assert_eq!(first, second);
-    }
-}
-
-#[test]
-fn gloo_refuses_what_it_cannot_sum_and_stays_sound() {
-    with_ranks(&[LONG; 2], |gloo| {
-        let refused = [
-            Tensor::new(),
-            Tensor::zeros([3], (Kind::Bool, Device::Cpu)),
-            Tensor::zeros([4, 6], (Kind::Float, Device::Cpu)).transpose(0, 1),
-        ];
-        for tensor in &refused {
-            let error = gloo.all_reduce_sum(tensor).unwrap_err();
-            assert!(matches!(error, CollectiveError::Refused { .. }), "{error}");
-        }
-        gloo.barrier().unwrap();
-        gloo.leave();
-    });
-}
-
-#[test]
 fn a_rank_that_never_comes_ends_in_a_timeout() {
     let store = serve_store(LOOPBACK, LONG).unwrap();
     let error = Gloo::form(
@@ -294,92 +243,4 @@ fn an_abort_from_another_thread_ends_the_operation_here_and_at_the_peer() {
         "{}",
         outcomes[1]
     );
-}
-
-/// The variable that turns [`process_of_a_rank`] into a rank: `rank world port`.
-const SEAT_VARIABLE: &str = "COHORT_TEST_SEAT";
-
-/// Not a test by itself: what the processes of the test below run. Says what happens on stdout.
-#[test]
-fn process_of_a_rank() {
-    let Some(words) = env::var_os(SEAT_VARIABLE) else {
-        return;
-    };
-    let words = words.into_string().unwrap();
-    let numbers: Vec<u32> = words.split(' ').map(|word| word.parse().unwrap()).collect();
-    let (rank, world, port) = (numbers[0], numbers[1], u16::try_from(numbers[2]).unwrap());
-
-    let store = connect_store(SocketAddr::new(LOOPBACK, port), LONG).unwrap();
-    let gloo = Gloo::form(&store, seat(rank, world)).unwrap();
-    let tensor = Tensor::full([8 << 20], 1.0, (Kind::Float, Device::Cpu));
-    gloo.all_reduce_sum(&tensor).unwrap();
-    println!("\nsummed {}", tensor.double_value(&[0]));
-    if rank == world - 1 {
-        // Hangs, with all its connections open, until it is killed.
-        let _ = std::io::stdin().read(&mut [0]);
-    }
-    let error = gloo.all_reduce_sum(&tensor).unwrap_err();
-    let kind = match error {
-        CollectiveError::PeerLost {
-            operation: Operation::AllReduce,
-            ..
-        } => "PeerLost",
-        _ => "something else",
-    };
-    println!("\nended in {kind}: {error}");
-}
-
-/// A rank in a process of its own, killed if the test fails before it ends.
-struct Process(Child);
-
-impl Process {
-    fn start(rank: u32, world: u32, port: u16) -> Self {
-        let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "collective::process_of_a_rank", "--nocapture"])
-            .env(SEAT_VARIABLE, format!("{rank} {world} {port}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-
-    /// The next line of stdout that starts with `start`, or what came instead.
-    fn line(lines: &mut impl Iterator<Item = std::io::Result<String>>, start: &str) -> String {
-        let found = lines
-            .map(Result::unwrap)
-            .find(|line| line.starts_with(start));
-        found.unwrap_or_else(|| format!("no line that starts with {start:?}"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_killed_process_is_a_lost_peer_to_all_others() {
-    const WORLD: u32 = 4;
-    let store = serve_store(LOOPBACK, LONG).unwrap();
-    let port = store.address().port();
-    let mut processes: Vec<Process> = (0..WORLD)
-        .map(|rank| Process::start(rank, WORLD, port))
-        .collect();
-    let mut outputs: Vec<_> = processes
-        .iter_mut()
-        .map(|process| BufReader::new(process.0.stdout.take().unwrap()).lines())
-        .collect();
-    for lines in &mut outputs {
-        assert_eq!(Process::line(lines, "summed"), "summed 4");
-    }
-    processes.last_mut().unwrap().0.kill().unwrap();
-    // The limit of an operation is a minute, and the outcome then would be TimedOut.
-    for lines in &mut outputs[..WORLD as usize - 1] {
-        let line = Process::line(lines, "ended in");
-        assert!(line.starts_with("ended in PeerLost"), "{line}");
-    }
 }

@@ -19,3 +19,4 @@ mod operate;
 mod refusals;
 mod resume;
 mod s3;
+mod start;

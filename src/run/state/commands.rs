@@ -40,11 +40,9 @@ impl RunState {
 
     /// Why a command cannot be taken now. The ranks decide again at the step boundary.
     fn refusal(&self, kind: CommandKind) -> Option<String> {
-        let pending = |wanted: &str| {
-            self.commands.values().find(|record| {
-                record.stage == CommandStage::Accepted && record.command.kind.verb() == wanted
-            })
-        };
+        let pending = self.commands.values().find(|record| {
+            record.stage == CommandStage::Accepted && kind.repeats(record.command.kind)
+        });
         match (&self.stage, kind) {
             (Stage::Gathering | Stage::Connecting, _) => {
                 return Some(format!("the run has not started training: {}", self.reason));
@@ -60,7 +58,7 @@ impl RunState {
             }
             _ => {}
         }
-        if let Some(earlier) = pending(kind.verb()) {
+        if let Some(earlier) = pending {
             let id = earlier.command.id;
             return Some(format!(
                 "command {id} asks for the same and has not taken effect yet"

@@ -268,4 +268,17 @@ fn checkpoints_are_asked_for_by_time() {
         }
     );
     assert_eq!(state.handle(Event::Tick, Millis(60_001)), vec![]);
+
+    // An operator's own is not refused for it, but a second one is.
+    let asked = CommandKind::Checkpoint { by_time: false };
+    let mut effects = Vec::new();
+    let taken = [
+        state.ask(asked, &mut effects),
+        state.ask(asked, &mut effects),
+    ];
+    assert_eq!(taken[0].refusal(), None);
+    assert_eq!(
+        taken[1].refusal(),
+        Some("command 2 asks for the same and has not taken effect yet")
+    );
 }

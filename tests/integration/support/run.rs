@@ -273,6 +273,17 @@ impl Run {
         self.start_training().wait().good()
     }
 
+    /// The error that training ends with, less the rank that found it out, where one did.
+    #[track_caller]
+    pub fn error(&self) -> String {
+        let ended = self.start_training().wait();
+        let error = ended.error();
+        match error.split_once("): ") {
+            Some((rank, rest)) if rank.starts_with("rank ") => rest.to_owned(),
+            _ => error.to_owned(),
+        }
+    }
+
     /// An operator's command, as `["decay", "--tokens", "9000"]`.
     #[track_caller]
     pub fn operate(&self, command: &[&str]) -> Ended {

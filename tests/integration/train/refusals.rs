@@ -8,16 +8,6 @@ use serde_json::json;
 
 use crate::support::run::{Corpus, Run, checkpoint_path, stable};
 
-/// The error of a run that cannot begin, less the rank that found it out, where one did.
-fn error(run: &Run) -> String {
-    let ended = run.start_training().wait();
-    let error = ended.error();
-    match error.split_once("): ") {
-        Some((rank, rest)) if rank.starts_with("rank 0 (process ") => rest.to_owned(),
-        _ => error.to_owned(),
-    }
-}
-
 fn manifest(corpus: &Corpus) -> Manifest {
     let text = fs::read(corpus.path().join("manifest.json")).unwrap();
     serde_json::from_slice(&text).unwrap()
@@ -34,7 +24,7 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
 
     run.change(json!({"model": {"layers": 3}}));
     assert_eq!(
-        error(&run),
+        run.error(),
         format!(
             "the checkpoint {checkpoint} is of another architecture: layers is 2, expected 3\n  \
              hint: set these fields under `model` to the checkpoint's values, or start from \
@@ -45,7 +35,7 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
 
     run.change(json!({"seed": 18}));
     assert_eq!(
-        error(&run),
+        run.error(),
         format!(
             "{checkpoint} cannot be continued in phase \"stable\": the corpus, the seed, the \
              mixture or row_tokens have changed, so its rows are others\n  \
@@ -62,7 +52,7 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
     );
     run.change(json!({"corpus": other.path()}));
     assert_eq!(
-        error(&run),
+        run.error(),
         format!(
             "{checkpoint} was trained with tokenizer {had}, the corpus was prepared with {has}\n  \
              hint: prepare the corpus with the tokenizer.json that lies in the checkpoint"
@@ -75,7 +65,7 @@ fn a_checkpoint_that_does_not_fit_is_refused() {
         "model": {"hidden_size": 48},
     }));
     assert_eq!(
-        error(&fresh),
+        fresh.error(),
         format!(
             "the checkpoint {checkpoint} is of another architecture: hidden_size is 64, expected \
              48\n  \
@@ -99,7 +89,7 @@ fn a_corpus_that_was_touched_is_refused() {
     fs::write(&shard, &bad).unwrap();
     let found = blake3::hash(&bad).to_hex();
     assert_eq!(
-        error(&run),
+        run.error(),
         format!(
             "phase \"stable\": source `south/radiology`, file {}: the file's digest is {found}, \
              the manifest says {}\n  hint: run cohort prepare again",
@@ -116,7 +106,7 @@ fn a_corpus_that_was_touched_is_refused() {
     fs::write(&tokenizer, &text).unwrap();
     let found = blake3::hash(&text).to_hex();
     assert_eq!(
-        error(&run),
+        run.error(),
         format!(
             "{} has digest {found}, but the corpus was prepared with tokenizer {}\n  \
              hint: put the right tokenizer.json back, or run cohort prepare again",

@@ -1,0 +1,163 @@
+//! The weights that a run begins with, and what stops it when they become useless.
+//!
+//! The first step of a warm-up has learning rate 0, so the checkpoint after it has the weights that
+//! the run began with.
+
+use std::fs;
+
+use bytes::Bytes;
+use cohort::store::layout;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::run::{Run, checkpoint_path, stable};
+
+const QUERY_KEY_VALUE: &str = "model.layers.1.attn.Wqkv.weight";
+
+/// A run of few steps, to start others from.
+fn trained() -> (Run, String) {
+    let run = Run::new(json!({"phases": [stable(2_000)]}));
+    run.train();
+    let newest = run.manifests().pop().unwrap().step;
+    let checkpoint = checkpoint_path(&run, newest);
+    (run, checkpoint)
+}
+
+/// A run of one step.
+fn begun(patch: Value) -> Run {
+    let mut run = Run::new(json!({"phases": [stable(500)]}));
+    run.change(patch);
+    run.train();
+    assert_eq!(run.metrics().len(), 1);
+    assert!(run.metrics()[0].learning_rate.abs() < 1e-30);
+    run
+}
+
+/// The weights of the newest checkpoint.
+fn model_file(run: &Run) -> Bytes {
+    let newest = run.manifests().pop().unwrap().step;
+    run.read(&layout::checkpoint_file(newest, layout::MODEL_FILE))
+}
+
+/// A parameter of the newest checkpoint, row by row.
+fn parameter(run: &Run, name: &str) -> Vec<Vec<f32>> {
+    let bytes = model_file(run);
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor(name).unwrap();
+    let values: Vec<f32> = view
+        .data()
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    values
+        .chunks_exact(view.shape()[1])
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
+#[test]
+fn a_run_starts_from_a_hugging_face_folder() {
+    let (first, checkpoint) = trained();
+    let second = begun(json!({"start": {"hugging_face": checkpoint}, "ranks": 2}));
+    for name in [QUERY_KEY_VALUE, "model.embeddings.tok_embeddings.weight"] {
+        assert_eq!(parameter(&first, name), parameter(&second, name), "{name}");
+    }
+    // The same weights give the same held-out scores, whichever run they stand in.
+    let end = first.evaluations().pop().unwrap();
+    let start = second.evaluations().swap_remove(0);
+    assert_eq!(start.institutions.len(), 3);
+    for (end, start) in end.institutions.iter().zip(&start.institutions) {
+        assert_eq!(end.0, start.0);
+        let apart = (end.1.loss - start.1.loss).abs() / end.1.loss;
+        assert!(apart < 1e-6, "{end:?} and {start:?}");
+    }
+}
+
+#[test]
+fn a_run_starts_from_a_smaller_model() {
+    let (small, checkpoint) = trained();
+    let large = begun(json!({
+        "start": {"tile": checkpoint},
+        "model": {"layers": 3, "hidden_size": 96, "attention_heads": 3, "intermediate_size": 80},
+    }));
+    // Layer 1 of 3 is layer round(1 · 2/3) of 2; 96 columns begin 16 before the 64 that they
+    // center on; the queries, the keys and the values are tiled apart.
+    let (old, new) = (
+        parameter(&small, QUERY_KEY_VALUE),
+        parameter(&large, QUERY_KEY_VALUE),
+    );
+    assert_eq!((new.len(), new[0].len()), (3 * 96, 96));
+    let source = |index: usize| (index + 64 - 16) % 64;
+    for (row, values) in new.iter().enumerate() {
+        let old_row = &old[row / 96 * 64 + source(row % 96)];
+        for (column, value) in values.iter().enumerate() {
+            assert!(value.to_bits() == old_row[source(column)].to_bits());
+        }
+    }
+}
+
+/// A copy of a checkpoint whose logits are `scale` times as large.
+fn near_overflow(run: &Run, checkpoint: &str, scale: f32) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(checkpoint).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let weights = model_file(run);
+    let file = SafeTensors::deserialize(&weights).unwrap();
+    let width = file.tensor("head.norm.weight").unwrap().shape().to_vec();
+    let large: Vec<u8> = [scale.to_le_bytes()].repeat(width[0]).concat();
+    let large = TensorView::new(Dtype::F32, width, &large).unwrap();
+    let tensors = file.iter().map(|(name, tensor)| match name {
+        "head.norm.weight" => (name, large.clone()),
+        _ => (name, tensor),
+    });
+    let bytes = safetensors::serialize(tensors, None).unwrap();
+    fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    folder
+}
+
+/// The loss of one held-out row at a time is still finite with these weights.
+#[test]
+fn numbers_that_are_not_finite_stop_the_run_and_name_the_rows() {
+    const LOSS: (f32, &str, &str) = (
+        1.5e37,
+        "the loss is not finite: ",
+        "\n  hint: look at the batch with `cohort inspect`; lower the learning rate, or continue \
+         from an earlier checkpoint",
+    );
+    const GRADIENT: (f32, &str, &str) = (
+        1e36,
+        "",
+        ": the gradient of model.embeddings.tok_embeddings.weight is not finite\n  hint: go back \
+         to the last checkpoint with a lower learning rate, or inspect this step's batch",
+    );
+    let (first, checkpoint) = trained();
+    for (ranks, (scale, start, end)) in [(1, LOSS), (2, LOSS), (2, GRADIENT)] {
+        let folder = near_overflow(&first, &checkpoint, scale);
+        let run = Run::new(json!({
+            "start": {"hugging_face": folder.path()},
+            "ranks": ranks,
+            "batch": {"micro_rows": 5},
+        }));
+        let error = run.error();
+        let place = "step 1, rows 0 to 4 of phase \"stable\", sources north/triage, \
+                     north/progress, south/radiology, east/visits";
+        assert_eq!(error, format!("{start}{place}{end}"));
+        assert!(run.manifests().is_empty(), "bad weights are not saved");
+    }
+}
+
+#[test]
+fn held_out_losses_that_are_not_finite_stop_the_run() {
+    let (first, checkpoint) = trained();
+    let folder = near_overflow(&first, &checkpoint, 3e38);
+    let run = Run::new(json!({"start": {"hugging_face": folder.path()}}));
+    assert_eq!(
+        run.error(),
+        "the held-out loss of institution \"north\" is not finite\n  hint: the weights have \
+         diverged; lower the learning rate, or continue from an earlier checkpoint"
+    );
+    assert!(run.manifests().is_empty(), "no step was taken");
+}
