@@ -8,6 +8,7 @@ mod model_parity;
 mod optimizer;
 mod plan;
 mod prepare;
+mod quickstart;
 mod store;
 mod support;
 mod tidy;
