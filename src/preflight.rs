@@ -12,18 +12,19 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::{RunConfig, Start};
 use crate::corpus::TOKENIZER_FILE;
 use crate::data::blueprint::Blueprint;
-use crate::data::{Corpus, DigestCheck, SplitName};
+use crate::data::{Corpus, SplitName};
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Precision as ModelPrecision;
 use crate::model::{tile, weights};
 use crate::torch::cpu;
 use crate::train::settings::Precision;
 
-/// Refuses a run that its ranks would refuse. Reads the corpus whole, to compare its digests; of
-/// the weights that a new run starts from it reads the shape alone.
+/// Refuses a run that its ranks would refuse. Of the corpus it reads the lengths and looks whether
+/// every shard is there; of the weights that a new run starts from it reads the shape alone.
 pub fn check(config: &RunConfig, is_new: bool) -> Result<()> {
     let blueprint = open_blueprint(config)?;
     let corpus = &blueprint.corpus;
+    corpus.expect_complete()?;
     for (source, _, _) in corpus.manifest().sources() {
         corpus.lengths(source, SplitName::HeldOut)?;
     }
@@ -56,7 +57,7 @@ fn check_start(start: &Start, model: &ModelConfig) -> Result<()> {
 
 /// Draws the blueprint of a run's configuration.
 pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
-    let corpus = Arc::new(Corpus::open(&config.corpus, DigestCheck::OnOpen)?);
+    let corpus = Arc::new(Corpus::open(&config.corpus)?);
     check_tokenizer(&corpus)?;
     Blueprint::draw(corpus, &config.blueprint_spec())
 }

@@ -18,7 +18,7 @@ pub mod random;
 pub mod rate;
 
 /// The layout that this code reads and writes; another number is refused.
-pub const MANIFEST_VERSION: u32 = 1;
+pub const MANIFEST_VERSION: u32 = 2;
 /// The manifest's file name inside a corpus folder. A corpus exists when this file does.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// The tokenizer's file name inside a corpus folder, a Hugging Face `tokenizer.json`.
@@ -86,6 +86,9 @@ pub struct Split {
     /// Tokens, `[CLS]` and `[SEP]` of every chunk included.
     pub tokens: u64,
     pub shards: Vec<Shard>,
+    /// Tokens of each chunk, so that a plan opens no shard: an Arrow file with one
+    /// `length: uint16` column and a record batch for each shard. None where there is no chunk.
+    pub lengths: Option<StoredFile>,
 }
 
 /// One Arrow IPC file of chunks: `input_ids: list<uint16 | uint32>`, `document: uint64` (the

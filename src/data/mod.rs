@@ -1,17 +1,16 @@
 //! Reading a prepared corpus: its manifest, its token shards, and the batches made of them.
 //!
-//! Shards are mapped into memory when they are first wanted, checked against the manifest, and
-//! kept. No document text leaves here but as the ids of a batch: errors name files, sources and
-//! numbers only. Invariant: what is handed out belongs to the file that the manifest describes, or
-//! there is an error.
+//! A plan needs the chunks' lengths alone, which have files of their own. Shards are mapped into
+//! memory when a chunk of theirs is first wanted, checked against size, digest and counts in the
+//! manifest, and kept: a corpus of terabytes opens in seconds. No document text leaves here but as
+//! the ids of a batch: errors name files, sources and numbers only. Invariant: what is handed out
+//! belongs to the file that the manifest describes, or there is an error.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail, ensure};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::corpus::plan::ChunkRef;
 use crate::corpus::{MANIFEST_FILE, Manifest, Shard, Source, Split, StoredFile};
@@ -21,6 +20,7 @@ use crate::ids::SourceIndex;
 pub mod batch;
 pub mod blueprint;
 pub mod held_out;
+mod lengths;
 mod manifest;
 pub mod prefetch;
 pub mod shard;
@@ -33,19 +33,6 @@ const PREPARE_AGAIN: &str = "\n  hint: run cohort prepare again";
 pub enum SplitName {
     Train,
     HeldOut,
-}
-
-/// When a shard's bytes are compared with the digest in the manifest. Its size, structure and
-/// counts are compared on opening in every case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DigestCheck {
-    /// Once, when the shard is opened. Reading the lengths of a corpus then reads all of it.
-    #[default]
-    OnOpen,
-    /// Once, before the first chunk is read: a corpus of terabytes starts in seconds.
-    OnFirstRead,
-    Never,
 }
 
 /// What is known of a chunk beside its ids.
@@ -62,7 +49,6 @@ pub struct ChunkOrigin {
 pub struct Corpus {
     folder: PathBuf,
     manifest: Manifest,
-    digest_check: DigestCheck,
     sources: Vec<OpenSource>,
 }
 
@@ -70,20 +56,29 @@ pub struct Corpus {
 struct OpenSource {
     name: String,
     source: Source,
-    train: Vec<Mutex<Slot>>,
-    held_out: Vec<Mutex<Slot>>,
+    train: OpenSplit,
+    held_out: OpenSplit,
 }
 
-/// A shard's place: empty until the shard is first wanted.
+/// What of a split has been wanted so far.
 #[derive(Debug, Default)]
-struct Slot {
-    shard: Option<Arc<TokenShard>>,
-    digest_known: bool,
+struct OpenSplit {
+    lengths: Mutex<Option<Vec<Arc<[u16]>>>>,
+    shards: Vec<Mutex<Option<Arc<TokenShard>>>>,
+}
+
+impl OpenSplit {
+    fn new(split: &Split) -> Self {
+        Self {
+            lengths: Mutex::default(),
+            shards: split.shards.iter().map(|_| Mutex::default()).collect(),
+        }
+    }
 }
 
 impl Corpus {
     /// Reads `<folder>/manifest.json`; opens no shard yet.
-    pub fn open(folder: &Path, digest_check: DigestCheck) -> Result<Self> {
+    pub fn open(folder: &Path) -> Result<Self> {
         let manifest = manifest::read(&folder.join(MANIFEST_FILE))?;
         let mut names = BTreeSet::new();
         let mut sources = Vec::new();
@@ -94,19 +89,16 @@ impl Corpus {
                 "corpus {}: source `{name}` is in the manifest twice{PREPARE_AGAIN}",
                 folder.display()
             );
-            let slots = |split: &Split| split.shards.iter().map(|_| Mutex::default()).collect();
-            let (train, held_out) = (slots(&source.train), slots(&source.held_out));
             sources.push(OpenSource {
                 name,
                 source: source.clone(),
-                train,
-                held_out,
+                train: OpenSplit::new(&source.train),
+                held_out: OpenSplit::new(&source.held_out),
             });
         }
         Ok(Self {
             folder: folder.to_owned(),
             manifest,
-            digest_check,
             sources,
         })
     }
@@ -124,14 +116,34 @@ impl Corpus {
         Ok(&self.source(source)?.name)
     }
 
-    /// Tokens of every chunk of a split, shard by shard in manifest order. Opens the shards in
-    /// parallel.
+    /// Tokens of every chunk of a split, shard by shard in manifest order. Opens no shard.
     pub fn lengths(&self, source: SourceIndex, split: SplitName) -> Result<Vec<Arc<[u16]>>> {
-        let shards = self.source(source)?.split(split).0.shards.len();
-        (0..shards as u32)
-            .into_par_iter()
-            .map(|shard| Ok(self.shard(source, split, shard, Use::Lengths)?.lengths()))
-            .collect()
+        let source = self.source(source)?;
+        let (described, open) = source.split(split);
+        let mut known = open.lengths.lock().expect("reading lengths does not panic");
+        if let Some(lengths) = &*known {
+            return Ok(lengths.clone());
+        }
+        let lengths = lengths::read(&self.folder, described)
+            .with_context(|| format!("source `{}`", source.name))?;
+        *known = Some(lengths.clone());
+        Ok(lengths)
+    }
+
+    /// Refuses a corpus of which a shard is missing or has another size; reads none.
+    pub fn expect_complete(&self) -> Result<()> {
+        for source in &self.sources {
+            let splits = [&source.source.train, &source.source.held_out];
+            for shard in splits.iter().flat_map(|split| &split.shards) {
+                let about = || self.about(source, &shard.stored);
+                let path = path_of(&self.folder, &shard.stored).with_context(about)?;
+                let metadata = std::fs::metadata(path)
+                    .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))
+                    .with_context(about)?;
+                expect_size(metadata.len(), &shard.stored).with_context(about)?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends the ids of a chunk to `into`, all below the vocabulary's size.
@@ -141,7 +153,7 @@ impl Corpus {
         at: &ChunkRef,
         into: &mut Vec<u32>,
     ) -> Result<ChunkOrigin> {
-        let shard = self.shard(at.source, split, at.shard, Use::Content)?;
+        let shard = self.shard(at.source, split, at.shard)?;
         let start = into.len();
         let Some(origin) = shard.append(at.chunk, into) else {
             bail!(
@@ -185,73 +197,44 @@ impl Corpus {
         })
     }
 
-    fn shard(
-        &self,
-        index: SourceIndex,
-        split: SplitName,
-        shard: u32,
-        purpose: Use,
-    ) -> Result<Arc<TokenShard>> {
+    fn shard(&self, index: SourceIndex, split: SplitName, shard: u32) -> Result<Arc<TokenShard>> {
         let source = self.source(index)?;
-        let (described, slots) = source.split(split);
+        let (described, open) = source.split(split);
         let place = shard as usize;
-        let (Some(described), Some(slot)) = (described.shards.get(place), slots.get(place)) else {
+        let (Some(described), Some(slot)) = (described.shards.get(place), open.shards.get(place))
+        else {
             bail!("source `{}` has no shard {shard}", source.name);
         };
         // Held while the shard is opened, so that it is checked once. Opening uses no thread pool,
         // so nothing it waits for can wait for this lock.
         let mut slot = slot.lock().expect("opening a shard does not panic");
-        let about = || {
-            let file = self.folder.join(&described.stored.file);
-            format!("source `{}`, file {}", source.name, file.display())
-        };
-        let opened = match &slot.shard {
-            Some(opened) => Arc::clone(opened),
-            None => Arc::new(self.map(&described.stored).with_context(about)?),
-        };
-        if !slot.digest_known && self.wants_digest(purpose) {
-            check_digest(&opened, &described.stored).with_context(about)?;
-            slot.digest_known = true;
+        if let Some(opened) = &*slot {
+            return Ok(Arc::clone(opened));
         }
-        if slot.shard.is_none() {
-            let mut decoded = Arc::into_inner(opened).expect("just made, and not yet shared");
-            decoded.decode().with_context(about)?;
-            check_counts(&decoded, described).with_context(about)?;
-            slot.shard = Some(Arc::new(decoded));
-        }
-        Ok(Arc::clone(slot.shard.as_ref().expect("set just above")))
+        let opened = self
+            .open_shard(described)
+            .with_context(|| self.about(source, &described.stored))?;
+        Ok(Arc::clone(slot.insert(Arc::new(opened))))
     }
 
-    fn wants_digest(&self, purpose: Use) -> bool {
-        match self.digest_check {
-            DigestCheck::OnOpen => true,
-            DigestCheck::OnFirstRead => purpose == Use::Content,
-            DigestCheck::Never => false,
-        }
-    }
-
-    fn map(&self, stored: &StoredFile) -> Result<TokenShard> {
-        let relative = Path::new(&stored.file);
-        ensure!(
-            relative
-                .components()
-                .all(|part| matches!(part, Component::Normal(_))),
-            "the manifest's path leaves the corpus folder{PREPARE_AGAIN}"
-        );
-        let mapped = TokenShard::map(&self.folder.join(relative))
+    fn open_shard(&self, described: &Shard) -> Result<TokenShard> {
+        let path = path_of(&self.folder, &described.stored)?;
+        let mut shard = TokenShard::map(&path)
             .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))?;
-        ensure!(
-            mapped.bytes().len() as u64 == stored.bytes,
-            "the file has {} bytes, the manifest says {}{PREPARE_AGAIN}",
-            mapped.bytes().len(),
-            stored.bytes
-        );
-        Ok(mapped)
+        expect_content(shard.bytes(), &described.stored)?;
+        shard.decode()?;
+        check_counts(&shard, described)?;
+        Ok(shard)
+    }
+
+    fn about(&self, source: &OpenSource, stored: &StoredFile) -> String {
+        let file = self.folder.join(&stored.file);
+        format!("source `{}`, file {}", source.name, file.display())
     }
 }
 
 impl OpenSource {
-    fn split(&self, split: SplitName) -> (&Split, &[Mutex<Slot>]) {
+    fn split(&self, split: SplitName) -> (&Split, &OpenSplit) {
         match split {
             SplitName::Train => (&self.source.train, &self.train),
             SplitName::HeldOut => (&self.source.held_out, &self.held_out),
@@ -259,15 +242,38 @@ impl OpenSource {
     }
 }
 
-/// What a shard is opened for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Lengths,
-    Content,
+/// The bytes of one of the corpus's smaller files.
+fn read_checked(folder: &Path, stored: &StoredFile) -> Result<Vec<u8>> {
+    let path = path_of(folder, stored)?;
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("cannot read {}{PREPARE_AGAIN}", path.display()))?;
+    expect_content(&bytes, stored).with_context(|| format!("file {}", path.display()))?;
+    Ok(bytes)
 }
 
-fn check_digest(shard: &TokenShard, stored: &StoredFile) -> Result<()> {
-    let found = blake3::hash(shard.bytes()).to_hex();
+fn path_of(folder: &Path, stored: &StoredFile) -> Result<PathBuf> {
+    let relative = Path::new(&stored.file);
+    ensure!(
+        relative
+            .components()
+            .all(|part| matches!(part, Component::Normal(_))),
+        "the manifest's path leaves the corpus folder{PREPARE_AGAIN}"
+    );
+    Ok(folder.join(relative))
+}
+
+fn expect_size(found: u64, stored: &StoredFile) -> Result<()> {
+    ensure!(
+        found == stored.bytes,
+        "the file has {found} bytes, the manifest says {}{PREPARE_AGAIN}",
+        stored.bytes
+    );
+    Ok(())
+}
+
+fn expect_content(bytes: &[u8], stored: &StoredFile) -> Result<()> {
+    expect_size(bytes.len() as u64, stored)?;
+    let found = blake3::hash(bytes).to_hex();
     ensure!(
         found.as_str() == stored.digest,
         "the file's digest is {found}, the manifest says {}{PREPARE_AGAIN}",

@@ -73,6 +73,13 @@ impl TokenShard {
         })
     }
 
+    /// Maps a file and finds its record batches.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut shard = Self::map(path)?;
+        shard.decode()?;
+        Ok(shard)
+    }
+
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.file

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::batch::{Batch, BatchBuilder, SourceCounts};
 use super::held_out::{HeldOutRows, HeldOutSpec, held_out_rows};
-use super::{ChunkOrigin, Corpus, DigestCheck, SplitName};
+use super::{ChunkOrigin, Corpus, SplitName};
 use crate::corpus::masking::{MaskRule, NOT_PREDICTED};
 use crate::corpus::mixture::Mixture;
 use crate::corpus::plan::{ChunkRef, PhasePlan};
@@ -23,10 +23,10 @@ mod shards;
 
 use shards::{CLS, SEP, chunks, ids_of, write_corpus};
 
-fn corpus(check: DigestCheck) -> (TempDir, Manifest, Arc<Corpus>) {
+fn corpus() -> (TempDir, Manifest, Arc<Corpus>) {
     let folder = tempfile::tempdir().unwrap();
     let manifest = write_corpus(folder.path());
-    let corpus = Arc::new(Corpus::open(folder.path(), check).unwrap());
+    let corpus = Arc::new(Corpus::open(folder.path()).unwrap());
     (folder, manifest, corpus)
 }
 
@@ -65,40 +65,34 @@ fn builder(corpus: &Arc<Corpus>) -> BatchBuilder {
 
 #[test]
 fn chunks_come_back_as_written() {
-    for check in [
-        DigestCheck::OnOpen,
-        DigestCheck::OnFirstRead,
-        DigestCheck::Never,
-    ] {
-        let (_folder, _, corpus) = corpus(check);
-        for (source, shard, count) in [(0, 0, 50), (0, 1, 33), (1, 0, 20), (1, 1, 5), (2, 1, 40)] {
-            let written = chunks(count, source + shard);
-            let index = SourceIndex(source);
-            let lengths = corpus.lengths(index, SplitName::Train).unwrap();
-            assert_eq!(lengths[shard as usize].len(), written.len());
-            for (chunk, expected) in (0_u32..).zip(&written) {
-                let length = u32::from(lengths[shard as usize][chunk as usize]);
-                assert_eq!(length, expected.tokens);
-                let mut ids = vec![9];
-                let at = ChunkRef {
-                    source: index,
-                    shard,
-                    chunk,
-                    length,
-                };
-                let origin = corpus.read_chunk(SplitName::Train, &at, &mut ids).unwrap();
-                let (document, first) = (expected.document, expected.first);
-                assert_eq!(origin, ChunkOrigin { document, first });
-                assert_eq!(ids[0], 9);
-                assert_eq!(ids[1..], ids_of(source, shard, chunk, length));
-            }
+    let (_folder, _, corpus) = corpus();
+    for (source, shard, count) in [(0, 0, 50), (0, 1, 33), (1, 0, 20), (1, 1, 5), (2, 1, 40)] {
+        let written = chunks(count, source + shard);
+        let index = SourceIndex(source);
+        let lengths = corpus.lengths(index, SplitName::Train).unwrap();
+        assert_eq!(lengths[shard as usize].len(), written.len());
+        for (chunk, expected) in (0_u32..).zip(&written) {
+            let length = u32::from(lengths[shard as usize][chunk as usize]);
+            assert_eq!(length, expected.tokens);
+            let mut ids = vec![9];
+            let at = ChunkRef {
+                source: index,
+                shard,
+                chunk,
+                length,
+            };
+            let origin = corpus.read_chunk(SplitName::Train, &at, &mut ids).unwrap();
+            let (document, first) = (expected.document, expected.first);
+            assert_eq!(origin, ChunkOrigin { document, first });
+            assert_eq!(ids[0], 9);
+            assert_eq!(ids[1..], ids_of(source, shard, chunk, length));
         }
     }
 }
 
 #[test]
 fn a_batch_holds_the_planned_chunks_and_counts_them() {
-    let (_folder, manifest, corpus) = corpus(DigestCheck::OnOpen);
+    let (_folder, manifest, corpus) = corpus();
     let builder = builder(&corpus);
     // Rows until every source has been read at least once, which is one pass of the mixture.
     let rows: Vec<RowIndex> = (0..60).map(RowIndex).collect();
@@ -138,14 +132,14 @@ fn a_batch_holds_the_planned_chunks_and_counts_them() {
 
 #[test]
 fn any_number_of_ranks_reads_the_same_rows() {
-    let (folder, _, corpus) = corpus(DigestCheck::OnOpen);
+    let (folder, _, corpus) = corpus();
     let step: Vec<RowIndex> = (30..53).map(RowIndex).collect();
     let whole = builder(&corpus).build(&step).unwrap();
     for ranks in [1, 2, 3, 5, 8, 23, 64] {
         let mut shared = Batch::default();
         for share in step.chunks(step.len().div_ceil(ranks)) {
             // Each rank is a process of its own, and starts from nothing.
-            let own = Arc::new(Corpus::open(folder.path(), DigestCheck::OnFirstRead).unwrap());
+            let own = Arc::new(Corpus::open(folder.path()).unwrap());
             let part = builder(&own).build(share).unwrap();
             shared.rows.extend(part.rows);
             shared.predicted += part.predicted;
@@ -162,7 +156,7 @@ fn any_number_of_ranks_reads_the_same_rows() {
 
 #[test]
 fn held_out_rows_are_packed_by_institution_and_protect_special_tokens() {
-    let (_folder, manifest, corpus) = corpus(DigestCheck::OnOpen);
+    let (_folder, manifest, corpus) = corpus();
     let sources = [SourceIndex(0), SourceIndex(1), SourceIndex(2)];
     let spec = HeldOutSpec {
         row_tokens: 256,
@@ -195,7 +189,7 @@ fn held_out_rows_are_packed_by_institution_and_protect_special_tokens() {
 
 #[test]
 fn a_held_out_chunk_is_masked_alike_in_any_row() {
-    let (_folder, _, corpus) = corpus(DigestCheck::OnOpen);
+    let (_folder, _, corpus) = corpus();
     let rows = |sources: &[SourceIndex], row_tokens| {
         let spec = HeldOutSpec {
             row_tokens,

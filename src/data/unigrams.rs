@@ -8,7 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_ipc::reader::FileReader;
 
 use crate::corpus::StoredFile;
-use crate::data::Corpus;
+use crate::data::{Corpus, PREPARE_AGAIN, read_checked};
 
 /// The unigram distribution over a corpus's training split, with one added to each count so that no
 /// token is impossible.
@@ -24,9 +24,8 @@ impl Unigrams {
     pub fn read(corpus: &Corpus) -> Result<Self> {
         let mut counts = vec![0_u64; corpus.manifest().tokenizer.vocab_size as usize];
         for (_, _, source) in corpus.manifest().sources() {
-            let found = read_counts(corpus, &source.unigrams).with_context(|| {
-                format!("source `{}`, file {}", source.id, source.unigrams.file)
-            })?;
+            let found = read_counts(corpus, &source.unigrams)
+                .with_context(|| format!("source `{}`", source.id))?;
             ensure!(
                 found.len() == counts.len(),
                 "source `{}` counts {} tokens, the tokenizer has {}",
@@ -64,23 +63,14 @@ impl Unigrams {
 }
 
 fn read_counts(corpus: &Corpus, stored: &StoredFile) -> Result<Vec<u64>> {
-    const HINT: &str = "\n  hint: run cohort prepare again";
-    let path = corpus.folder().join(&stored.file);
-    let bytes =
-        std::fs::read(&path).with_context(|| format!("cannot read {}{HINT}", path.display()))?;
-    let found = blake3::hash(&bytes).to_hex();
-    ensure!(
-        found.as_str() == stored.digest,
-        "the file's digest is {found}, the manifest says {}{HINT}",
-        stored.digest
-    );
+    let bytes = read_checked(corpus.folder(), stored)?;
     let mut counts = Vec::new();
     for batch in FileReader::try_new(Cursor::new(bytes), None)? {
         let batch = batch?;
         let column: &UInt64Array = batch
             .column_by_name("count")
             .and_then(|column| column.as_primitive_opt())
-            .with_context(|| format!("there is no uint64 column `count`{HINT}"))?;
+            .with_context(|| format!("there is no uint64 column `count`{PREPARE_AGAIN}"))?;
         counts.extend_from_slice(column.values());
     }
     Ok(counts)

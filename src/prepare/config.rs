@@ -32,7 +32,7 @@ pub struct CorpusConfig {
     #[garde(dive)]
     pub tokenizer: TokenizerConfig,
     /// Tokens of the longest chunk, `[CLS]` and `[SEP]` included.
-    #[garde(range(min = 8, max = 1_048_576))]
+    #[garde(range(min = 8, max = 65_535))]
     pub max_length: u32,
     /// Share of the documents kept out of training, chosen by the hash of their text, in steps of
     /// 0.001.

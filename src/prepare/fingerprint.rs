@@ -18,7 +18,7 @@ use crate::prepare::source::SourceJob;
 use crate::prepare::tokenizer::TOKENIZER_CONFIG_FILE;
 
 /// Raised whenever the same inputs come to other shards than before.
-const PREPARATION_VERSION: u32 = 1;
+const PREPARATION_VERSION: u32 = 2;
 const FINGERPRINT_FILE: &str = "prepared.json";
 
 /// blake3 over everything that decides the shards, in hexadecimal: `<corpus>/prepared.json`.
@@ -137,8 +137,10 @@ fn is_complete(root: &Path, manifest: &Manifest) -> bool {
         && blake3::hash(&tokenizer).to_hex().as_str() == manifest.tokenizer.digest
         && root.join(TOKENIZER_CONFIG_FILE).exists()
         && manifest.sources().all(|(_, _, source)| {
-            let shards = source.train.shards.iter().chain(&source.held_out.shards);
-            shards.map(|shard| &shard.stored).all(there) && there(&source.unigrams)
+            let splits = [&source.train, &source.held_out];
+            let shards = splits.iter().flat_map(|split| &split.shards);
+            let lengths = splits.iter().filter_map(|split| split.lengths.as_ref());
+            shards.map(|shard| &shard.stored).chain(lengths).all(there) && there(&source.unigrams)
         })
 }
 
@@ -151,7 +153,12 @@ fn is_ours(name: &str) -> bool {
             .and_then(|rest| rest.strip_suffix(".arrow"))
             .is_some_and(|number| number.len() >= 5 && number.bytes().all(|b| b.is_ascii_digit()))
     };
-    stem == "unigrams.arrow" || numbered("train-") || numbered("held-out-")
+    let single = [
+        "unigrams.arrow",
+        "train-lengths.arrow",
+        "held-out-lengths.arrow",
+    ];
+    single.contains(&stem) || numbered("train-") || numbered("held-out-")
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use arrow_array::{
     ArrayRef, BooleanArray, ListArray, RecordBatch, UInt16Array, UInt32Array, UInt64Array,
 };
@@ -15,6 +15,7 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field, Schema};
 
 use crate::corpus::{Shard, Split, StoredFile};
+use crate::data::shard::TokenShard;
 use crate::prepare::files;
 
 /// Vocabularies up to this size are stored as `uint16`.
@@ -71,9 +72,14 @@ impl<'a> ShardSeries<'a> {
         Ok(())
     }
 
-    /// Writes what is left and accounts for the whole series.
+    /// Writes what is left, then the lengths, and accounts for the whole series.
     pub fn finish(mut self) -> Result<Split> {
         self.write_pending()?;
+        if !self.split.shards.is_empty() {
+            let file = format!("{}-lengths.arrow", self.options.stem);
+            let lengths = write_lengths(self.options.root, &file, &self.split.shards)?;
+            self.split.lengths = Some(lengths);
+        }
         Ok(self.split)
     }
 
@@ -150,6 +156,29 @@ pub fn write_unigrams(root: &Path, file: &str, counts: Vec<u64>) -> Result<Store
         file,
         &RecordBatch::try_new(Arc::new(schema), vec![column])?,
     )
+}
+
+/// Writes the lengths of the chunks as the shards have them, which is also a look at each shard as
+/// its readers will see it.
+fn write_lengths(root: &Path, file: &str, shards: &[Shard]) -> Result<StoredFile> {
+    let schema = Arc::new(Schema::new(vec![Field::new(
+        "length",
+        DataType::UInt16,
+        false,
+    )]));
+    files::write(root, file, |output| {
+        let mut writer = FileWriter::try_new(output, &schema)?;
+        for shard in shards {
+            let path = root.join(&shard.stored.file);
+            let lengths = TokenShard::open(&path)
+                .with_context(|| path.display().to_string())?
+                .lengths();
+            let column: ArrayRef = Arc::new(UInt16Array::from(lengths.to_vec()));
+            writer.write(&RecordBatch::try_new(Arc::clone(&schema), vec![column])?)?;
+        }
+        writer.finish()?;
+        Ok(())
+    })
 }
 
 fn write_batch(root: &Path, file: &str, batch: &RecordBatch) -> Result<StoredFile> {

@@ -17,7 +17,7 @@ fn source(id: &str, chunks: u64, tokens: u64) -> Source {
             documents: chunks,
             chunks,
             tokens,
-            shards: Vec::new(),
+            ..Split::default()
         },
         held_out: Split::default(),
         dropped: BTreeMap::new(),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::shards::{VOCAB_SIZE, chunks, describe, lists, record_batch, write_batches};
-use super::{ChunkRef, Corpus, DigestCheck, MANIFEST_FILE, SourceIndex, SplitName, corpus};
+use super::{ChunkRef, Corpus, MANIFEST_FILE, SourceIndex, SplitName, corpus};
 use super::{edit_manifest, shards};
 use crate::data::shard::TokenShard;
 
@@ -21,30 +21,29 @@ const AT: ChunkRef = ChunkRef {
     length: 90,
 };
 
-fn open(folder: &Path, check: DigestCheck) -> Corpus {
-    Corpus::open(folder, check).unwrap()
+fn open(folder: &Path) -> Corpus {
+    Corpus::open(folder).unwrap()
 }
 
-/// The error of reading lengths, with the corpus folder's name taken out.
-fn lengths_error(folder: &Path, check: DigestCheck) -> String {
-    let error = open(folder, check)
-        .lengths(SourceIndex(0), SplitName::Train)
-        .unwrap_err();
+/// An error with the corpus folder's name taken out.
+fn nameless(error: &anyhow::Error, folder: &Path) -> String {
     format!("{error:#}").replace(&folder.display().to_string(), "CORPUS")
 }
 
-fn read_error(folder: &Path, check: DigestCheck) -> String {
-    let mut ids = Vec::new();
-    let error = open(folder, check)
-        .read_chunk(SplitName::Train, &AT, &mut ids)
-        .unwrap_err();
-    format!("{error:#}").replace(&folder.display().to_string(), "CORPUS")
+fn lengths_error(folder: &Path) -> String {
+    let lengths = open(folder).lengths(SourceIndex(0), SplitName::Train);
+    nameless(&lengths.unwrap_err(), folder)
+}
+
+fn read_error(folder: &Path) -> String {
+    let read = open(folder).read_chunk(SplitName::Train, &AT, &mut Vec::new());
+    nameless(&read.unwrap_err(), folder)
 }
 
 #[test]
 fn a_missing_manifest_points_to_prepare() {
     let folder = tempfile::tempdir().unwrap();
-    let error = Corpus::open(folder.path(), DigestCheck::OnOpen).unwrap_err();
+    let error = Corpus::open(folder.path()).unwrap_err();
     let message = format!("{error:#}").replace(&folder.path().display().to_string(), "CORPUS");
     assert!(
         message.starts_with(
@@ -56,58 +55,61 @@ fn a_missing_manifest_points_to_prepare() {
 
 #[test]
 fn another_version_and_broken_json_are_refused() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
     let refusal = || {
-        let error = Corpus::open(folder.path(), DigestCheck::OnOpen).unwrap_err();
+        let error = Corpus::open(folder.path()).unwrap_err();
         format!("{error:#}").replace(&folder.path().display().to_string(), "CORPUS")
     };
     edit_manifest(folder.path(), |manifest| manifest.version = 7);
     assert_eq!(
         refusal(),
-        "the corpus manifest CORPUS/manifest.json has version 7, this Cohort reads version 1\n  \
+        "the corpus manifest CORPUS/manifest.json has version 7, this Cohort reads version 2\n  \
          hint: run cohort prepare again"
     );
-    fs::write(folder.path().join(MANIFEST_FILE), "{\"version\": 1, ").unwrap();
+    fs::write(folder.path().join(MANIFEST_FILE), "{\"version\": 2, ").unwrap();
     assert!(
         refusal().contains("is not JSON\n  hint: run cohort prepare again"),
         "{}",
         refusal()
     );
-    fs::write(folder.path().join(MANIFEST_FILE), "{\"version\": 1}").unwrap();
+    fs::write(folder.path().join(MANIFEST_FILE), "{\"version\": 2}").unwrap();
     assert!(refusal().contains("is incomplete"), "{}", refusal());
 }
 
 #[test]
-fn a_missing_or_cut_shard_names_itself() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+fn a_missing_or_cut_shard_names_itself_before_it_is_read() {
+    let (folder, _, _) = corpus();
     let path = folder.path().join(SHARD);
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
-    for check in [DigestCheck::OnOpen, DigestCheck::Never] {
-        assert_eq!(
-            lengths_error(folder.path(), check),
-            format!(
-                "source `us/notes`, file CORPUS/{SHARD}: the file has {} bytes, the manifest says \
-                 {}\n  hint: run cohort prepare again",
-                bytes.len() - 8,
-                bytes.len()
-            )
+    let early = || {
+        nameless(
+            &open(folder.path()).expect_complete().unwrap_err(),
+            folder.path(),
+        )
+    };
+    let cut = format!(
+        "source `us/notes`, file CORPUS/{SHARD}: the file has {} bytes, the manifest says {}\n  \
+         hint: run cohort prepare again",
+        bytes.len() - 8,
+        bytes.len()
+    );
+    assert_eq!([early(), read_error(folder.path())], [cut.clone(), cut]);
+    fs::remove_file(&path).unwrap();
+    for message in [early(), read_error(folder.path())] {
+        assert!(
+            message.starts_with(&format!(
+                "source `us/notes`, file CORPUS/{SHARD}: cannot open the shard\n  \
+                 hint: run cohort prepare again"
+            )),
+            "{message}"
         );
     }
-    fs::remove_file(&path).unwrap();
-    let message = lengths_error(folder.path(), DigestCheck::Never);
-    assert!(message.starts_with(&format!(
-        "source `us/notes`, file CORPUS/{SHARD}: cannot open"
-    )));
-    assert!(
-        message.contains("\n  hint: run cohort prepare again"),
-        "{message}"
-    );
 }
 
 #[test]
-fn a_flipped_bit_is_found_when_the_check_is_due() {
-    let (folder, manifest, _) = corpus(DigestCheck::OnOpen);
+fn a_flipped_bit_is_found_when_the_shard_is_read() {
+    let (folder, manifest, _) = corpus();
     let path = folder.path().join(SHARD);
     let mut bytes = fs::read(&path).unwrap();
     // An id in the middle of the first batch: the structure stays whole.
@@ -117,40 +119,57 @@ fn a_flipped_bit_is_found_when_the_check_is_due() {
         .unwrap();
     bytes[place] ^= 1;
     fs::write(&path, &bytes).unwrap();
+    let source = &manifest.institutions[0].sources[0];
     let expected = format!(
         "source `us/notes`, file CORPUS/{SHARD}: the file's digest is {}, the manifest says {}\n  \
          hint: run cohort prepare again",
         blake3::hash(&bytes).to_hex(),
-        manifest.institutions[0].sources[0].train.shards[1]
-            .stored
-            .digest
+        source.train.shards[1].stored.digest
     );
-    assert_eq!(lengths_error(folder.path(), DigestCheck::OnOpen), expected);
-    assert_eq!(
-        read_error(folder.path(), DigestCheck::OnFirstRead),
-        expected
-    );
-    let late = open(folder.path(), DigestCheck::OnFirstRead);
-    assert!(late.lengths(SourceIndex(0), SplitName::Train).is_ok());
+    assert_eq!(read_error(folder.path()), expected);
     assert!(
-        late.read_chunk(SplitName::Train, &AT, &mut Vec::new())
-            .is_err()
-    );
-    let never = open(folder.path(), DigestCheck::Never);
-    assert!(
-        never
-            .read_chunk(SplitName::Train, &AT, &mut Vec::new())
+        open(folder.path())
+            .lengths(SourceIndex(0), SplitName::Train)
             .is_ok()
     );
 }
 
 #[test]
+fn lengths_that_are_not_the_manifests_are_refused() {
+    let (folder, manifest, _) = corpus();
+    let file = "us/notes/train-lengths.arrow";
+    let path = folder.path().join(file);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, [&bytes[..], b"x"].concat()).unwrap();
+    assert_eq!(
+        lengths_error(folder.path()),
+        format!(
+            "source `us/notes`: file CORPUS/{file}: the file has {} bytes, the manifest says {}\n  \
+             hint: run cohort prepare again",
+            bytes.len() + 1,
+            bytes.len()
+        )
+    );
+    fs::write(&path, &bytes).unwrap();
+    let mut other = manifest;
+    other.institutions[0].sources[0].train.shards[1].tokens += 1;
+    shards::write_manifest(folder.path(), &other);
+    assert_eq!(
+        lengths_error(folder.path()),
+        format!(
+            "source `us/notes`: file CORPUS/{file}: the lengths are not those of the manifest's \
+             shards\n  hint: run cohort prepare again"
+        )
+    );
+}
+
+#[test]
 fn counts_that_differ_from_the_manifest_are_refused() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
     edit_manifest(folder.path(), |manifest| {
         manifest.institutions[0].sources[0].train.shards[1].documents += 1;
     });
-    let message = lengths_error(folder.path(), DigestCheck::OnOpen);
+    let message = read_error(folder.path());
     assert_eq!(
         message,
         format!(
@@ -162,8 +181,8 @@ fn counts_that_differ_from_the_manifest_are_refused() {
 
 #[test]
 fn a_plan_of_another_corpus_is_refused() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
-    let open = open(folder.path(), DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
+    let open = open(folder.path());
     let refusal = |at: ChunkRef| {
         open.read_chunk(SplitName::Train, &at, &mut Vec::new())
             .unwrap_err()
@@ -194,7 +213,7 @@ fn replace(folder: &Path, batches: &[RecordBatch]) {
 
 #[test]
 fn wrong_columns_are_refused_by_name_and_type() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
     let written = chunks(33, 1);
     let documents = Arc::new(UInt64Array::from(vec![0_u64; 33])) as ArrayRef;
     let first = Arc::new(BooleanArray::from(vec![true; 33])) as ArrayRef;
@@ -203,7 +222,7 @@ fn wrong_columns_are_refused_by_name_and_type() {
             folder.path(),
             &[RecordBatch::try_from_iter(columns).unwrap()],
         );
-        let message = lengths_error(folder.path(), DigestCheck::OnOpen);
+        let message = read_error(folder.path());
         assert!(message.contains(expected), "{message}");
     };
     check(
@@ -238,13 +257,13 @@ fn wrong_columns_are_refused_by_name_and_type() {
 
 #[test]
 fn an_id_beyond_the_vocabulary_is_refused_before_the_device_sees_it() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
     let written = chunks(33, 1);
     let ids = written
         .iter()
         .map(|chunk| vec![VOCAB_SIZE; chunk.tokens as usize]);
     replace(folder.path(), &[record_batch(lists(ids, true), &written)]);
-    let message = read_error(folder.path(), DigestCheck::OnOpen);
+    let message = read_error(folder.path());
     assert!(
         message.contains("an id is not below the vocabulary's size of 60000"),
         "{message}"
@@ -253,7 +272,7 @@ fn an_id_beyond_the_vocabulary_is_refused_before_the_device_sees_it() {
 
 #[test]
 fn no_damage_makes_the_decoder_panic() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
     let bytes = fs::read(folder.path().join(SHARD)).unwrap();
     let damaged = folder.path().join("damaged.arrow");
     let strategy = (
@@ -286,24 +305,22 @@ fn no_damage_makes_the_decoder_panic() {
 
 #[test]
 fn a_path_out_of_the_corpus_folder_is_refused() {
-    let (folder, _, _) = corpus(DigestCheck::OnOpen);
+    let (folder, _, _) = corpus();
     edit_manifest(folder.path(), |manifest| {
         let shards = &mut manifest.institutions[0].sources[0].train.shards;
         shards[1].stored.file = "../secret.arrow".to_owned();
     });
-    let message = lengths_error(folder.path(), DigestCheck::OnOpen);
+    let message = read_error(folder.path());
     assert!(message.contains("leaves the corpus folder"), "{message}");
 }
 
 #[test]
 fn a_source_named_twice_is_refused() {
-    let (folder, manifest, _) = corpus(DigestCheck::OnOpen);
+    let (folder, manifest, _) = corpus();
     let mut twice = manifest;
     twice.institutions[0].sources[1].id = "notes".to_owned();
     shards::write_manifest(folder.path(), &twice);
-    let error = Corpus::open(folder.path(), DigestCheck::OnOpen)
-        .unwrap_err()
-        .to_string();
+    let error = Corpus::open(folder.path()).unwrap_err().to_string();
     assert!(
         error.contains("source `us/notes` is in the manifest twice"),
         "{error}"

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use crate::data::DigestCheck;
 use crate::data::batch::Batch;
 use crate::data::prefetch::{BatchRequest, Prefetcher};
 use crate::ids::RowIndex;
@@ -55,7 +54,7 @@ fn gated(ahead_max: usize) -> Gated {
 
 #[test]
 fn prefetched_batches_equal_built_ones() {
-    let (_folder, _, corpus) = corpus(DigestCheck::OnOpen);
+    let (_folder, _, corpus) = corpus();
     let (builder, theirs) = (builder(&corpus), builder(&corpus));
     let prefetcher =
         Prefetcher::start(2, move |request: &BatchRequest| theirs.build(&request.rows)).unwrap();

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, UInt16Builder, UInt32Builder};
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, UInt16Array, UInt64Array};
 use arrow_ipc::writer::FileWriter;
 
 use crate::corpus::{
-    Institution, MANIFEST_FILE, Manifest, Shard, Source, Split, StoredFile, TokenizerInfo,
+    Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, Shard, Source, Split, StoredFile,
+    TokenizerInfo,
 };
+use crate::data::shard::TokenShard;
 
 pub(super) const CLS: u32 = 1;
 pub(super) const SEP: u32 = 2;
@@ -147,11 +149,16 @@ pub(super) fn write_corpus(folder: &Path) -> Manifest {
         Source {
             id: id.to_owned(),
             licence: "CC0".to_owned(),
-            train: split(vec![
-                shard(0, "train", counts[0]),
-                shard(1, "train", counts[1]),
-            ]),
-            held_out: split(vec![shard(0, "held-out", counts[2])]),
+            train: split(
+                folder,
+                &format!("{institution}/{id}/train"),
+                vec![shard(0, "train", counts[0]), shard(1, "train", counts[1])],
+            ),
+            held_out: split(
+                folder,
+                &format!("{institution}/{id}/held-out"),
+                vec![shard(0, "held-out", counts[2])],
+            ),
             dropped: BTreeMap::new(),
             unigrams: StoredFile {
                 file: String::new(),
@@ -167,7 +174,7 @@ pub(super) fn write_corpus(folder: &Path) -> Manifest {
         sources,
     };
     let manifest = Manifest {
-        version: 1,
+        version: MANIFEST_VERSION,
         name: "test".to_owned(),
         tokenizer: TokenizerInfo {
             digest: String::new(),
@@ -204,11 +211,26 @@ pub(super) fn write_manifest(folder: &Path, manifest: &Manifest) {
     .unwrap();
 }
 
-fn split(shards: Vec<Shard>) -> Split {
+/// A split of these shards, with its file of lengths.
+fn split(folder: &Path, stem: &str, shards: Vec<Shard>) -> Split {
+    let lengths = |shard: &Shard| {
+        let shard = TokenShard::open(&folder.join(&shard.stored.file)).unwrap();
+        let lengths: ArrayRef = Arc::new(UInt16Array::from(shard.lengths().to_vec()));
+        RecordBatch::try_from_iter([("length", lengths)]).unwrap()
+    };
+    let file = format!("{stem}-lengths.arrow");
+    let path = folder.join(&file);
+    write_batches(&path, &shards.iter().map(lengths).collect::<Vec<_>>());
+    let (bytes, digest) = describe(&path);
     Split {
         documents: shards.iter().map(|shard| shard.documents).sum(),
         chunks: shards.iter().map(|shard| shard.chunks).sum(),
         tokens: shards.iter().map(|shard| shard.tokens).sum(),
         shards,
+        lengths: Some(StoredFile {
+            file,
+            bytes,
+            digest,
+        }),
     }
 }

@@ -189,7 +189,8 @@ fn corpora_that_do_not_fit() {
 
 #[test]
 fn shards_with_a_wrong_digest() {
-    for (shard, before) in [("train", "phase \"stable\": "), ("held-out", "")] {
+    // Found when the shard is first read: a corpus may be larger than what can be read at a start.
+    for shard in ["train", "held-out"] {
         let place = Place::with_corpus();
         let path = place.path(&format!("corpus/clinic/notes/{shard}-00000.arrow"));
         let mut bytes = fs::read(&path).unwrap();
@@ -199,14 +200,14 @@ fn shards_with_a_wrong_digest() {
         let found = blake3::hash(&bytes).to_hex();
         fs::write(&path, &bytes).unwrap();
         place.write("run.yaml", RUN);
-        assert_eq!(
-            place.refused(&["train", "run.yaml"]),
-            format!(
-                "error: {before}source `clinic/notes`, file DIR/corpus/clinic/notes/{shard}-00000\
-                 .arrow: the file's digest is {found}, the manifest says {expected}\n  \
-                 hint: run cohort prepare again\n"
-            )
+        let outcome = place.cohort(&["train", "run.yaml"]);
+        assert_eq!(outcome.code, Some(1));
+        let expected = format!(
+            "source `clinic/notes`, file DIR/corpus/clinic/notes/{shard}-00000.arrow: the file's \
+             digest is {found}, the manifest says {expected}\n  \
+             hint: run cohort prepare again\n"
         );
+        assert!(outcome.stderr.ends_with(&expected), "{}", outcome.stderr);
     }
 }
 

@@ -91,7 +91,7 @@ fn a_corpus_that_was_touched_is_refused() {
     assert_eq!(
         run.error(),
         format!(
-            "phase \"stable\": source `south/radiology`, file {}: the file's digest is {found}, \
+            "source `south/radiology`, file {}: the file's digest is {found}, \
              the manifest says {}\n  hint: run cohort prepare again",
             shard.display(),
             stored.digest
