@@ -7,6 +7,7 @@ mod corpus_plan;
 mod model_parity;
 mod optimizer;
 mod plan;
+mod plan_scale;
 mod prepare;
 mod quickstart;
 mod store;
