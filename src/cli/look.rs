@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use tokenizers::Tokenizer;
 
 use crate::cli::table::{Table, grouped};
-use crate::cli::{display, operate, say};
+use crate::cli::{operate, say};
 use crate::config::RunConfig;
 use crate::corpus::TOKENIZER_FILE;
 use crate::data::batch::Batch;
@@ -18,12 +18,9 @@ use crate::model::encoder::Model;
 use crate::model::fill_mask::{self, FilledMask};
 use crate::model::weights::{self, MissingHead};
 use crate::preflight::open_blueprint;
-use crate::run::ledger::Ledger;
 use crate::run::progress::{Progress, StepPlan};
-use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::StoreError;
-use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::telemetry::StepMetrics;
 
@@ -76,31 +73,6 @@ pub(super) async fn verify(run: &str) -> Result<()> {
         bail!("{bad} checkpoints are damaged\n  hint: runs continue from the newest good one");
     }
     Ok(())
-}
-
-pub(super) async fn ledger(checkpoint: &str, json: bool) -> Result<()> {
-    let address: CheckpointAddress = checkpoint.parse().map_err(|error| anyhow!("{error}"))?;
-    let store = Store::open_existing(&StoreSettings::at(&address.run_url))?;
-    let checkpoints = Checkpoints::new(store);
-    let manifest = checkpoints.manifest(address.step).await?;
-    let bytes = checkpoints
-        .read_file(&manifest, layout::LEDGER_FILE)
-        .await?;
-    let ledger: Ledger = serde_json::from_slice(&bytes).context("the ledger is damaged")?;
-    if json {
-        return say(&serde_json::to_string_pretty(&ledger)?);
-    }
-    let mut table = Table::new(["source", "tokens", "documents", "chunks"]);
-    for (source, consumed) in ledger.by_source() {
-        table.row(vec![
-            source,
-            grouped(consumed.tokens),
-            grouped(consumed.documents),
-            grouped(consumed.chunks),
-        ]);
-    }
-    say(&table.render())?;
-    say(&format!("\n{}", display::institutions(&ledger)))
 }
 
 /// Shows the exact global batch of a step, or writes it to a safetensors file.

@@ -14,6 +14,7 @@ use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
 mod display;
+mod ledger;
 mod look;
 mod operate;
 mod plan;
@@ -90,13 +91,20 @@ enum Subcommands {
     Checkpoints(RunArgument),
     /// Check every byte of a run's checkpoints against their digests.
     Verify(RunArgument),
-    /// Show whose text a checkpoint has seen.
+    /// Show whose text a checkpoint has seen, and what a withdrawal means.
     Ledger {
-        /// A checkpoint's folder or URL.
-        checkpoint: String,
+        /// A checkpoint's folder or URL, or a run, of which the newest checkpoint is meant.
+        place: String,
         /// With the phases apart, as JSON.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "withdraw")]
         json: bool,
+        /// Name every checkpoint of a run that has this institution's text, the newest that has
+        /// not, and how to go on from there.
+        #[arg(long, value_name = "INSTITUTION")]
+        withdraw: Option<String>,
+        /// Write the YAML of a run that goes on without the institution.
+        #[arg(long, value_name = "NEW.yaml", requires = "withdraw")]
+        write: Option<PathBuf>,
     },
     /// Show the exact batch of a step.
     Inspect {
@@ -223,7 +231,13 @@ fn run(command: Subcommands) -> Result<()> {
         Subcommands::Stop(run) => command_to(&run, CommandKind::Stop),
         Subcommands::Checkpoints(run) => block_on(look::checkpoints(&run.run)),
         Subcommands::Verify(run) => block_on(look::verify(&run.run)),
-        Subcommands::Ledger { checkpoint, json } => block_on(look::ledger(&checkpoint, json)),
+        Subcommands::Ledger {
+            place,
+            withdraw: Some(institution),
+            write,
+            ..
+        } => block_on(ledger::withdraw(&place, &institution, write.as_deref())),
+        Subcommands::Ledger { place, json, .. } => block_on(ledger::show(&place, json)),
         Subcommands::Inspect { run, step, output } => {
             block_on(look::inspect(&run, step, output.as_deref()))
         }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::cli::{display, say};
+use crate::cli::{display, ledger, say};
 use crate::config::RunConfig;
 use crate::coordinator::{Commands, Coordinator};
 use crate::run::command::CommandKind;
@@ -157,13 +157,12 @@ pub(super) async fn branch(checkpoint: &str, run: &Path, from_decayed: bool) -> 
             config.name
         );
     }
-    if !config
-        .phases
-        .iter()
-        .any(|phase| phase.kind() == PhaseKind::Decay)
-    {
+    let ledger = ledger::read(&Checkpoints::new(trunk.clone()), address.step).await?;
+    if ledger.first_new_phase(&config.phases).is_none() {
         bail!(
-            "{} has no decay phase\n  hint: a branch begins with one",
+            "{checkpoint} has all phases of {} behind it\n  \
+             hint: a branch begins with the first phase whose name is new; its name decides which \
+             rows it reads",
             run.display()
         );
     }

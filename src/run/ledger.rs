@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::run::schedule::PhaseSettings;
+
 /// What one source has given so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consumed {
@@ -37,6 +39,20 @@ impl Ledger {
         entry.tokens += step.tokens;
         entry.chunks += step.chunks;
         entry.documents += step.documents;
+    }
+
+    /// Tokens read in a phase.
+    pub fn tokens_in(&self, phase: &str) -> u64 {
+        let sources = self.phases.get(phase).into_iter().flatten();
+        sources.map(|(_, consumed)| consumed.tokens).sum()
+    }
+
+    /// Which of a branch's phases is its first: phases that its trunk has read in lie behind it, for
+    /// a phase's name decides which rows it reads.
+    pub fn first_new_phase(&self, phases: &[PhaseSettings]) -> Option<usize> {
+        phases
+            .iter()
+            .position(|phase| !self.phases.contains_key(&phase.name))
     }
 
     /// Per source over all phases.

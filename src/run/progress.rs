@@ -133,16 +133,11 @@ impl Progress {
         Ok(())
     }
 
-    /// Leaves whatever phase the state was in for this schedule's first decay: a branch has a
-    /// schedule of its own.
-    pub fn branch(&mut self, schedule: &Schedule) -> Result<(), DecayRefusal> {
-        let decay = (0..schedule.phases.len())
-            .find(|&index| schedule.phases[index].kind() == PhaseKind::Decay)
-            .ok_or_else(|| DecayRefusal::NoDecayPhase("the start".to_owned()))?;
+    /// Goes from another run's state to a phase of this schedule: a branch has its own.
+    pub fn branch(&mut self, phase: usize, schedule: &Schedule) {
         self.finished = false;
         self.last_command = CommandId(0);
-        self.enter(decay, schedule.lengths_tokens[decay]);
-        Ok(())
+        self.enter(phase, schedule.lengths_tokens[phase]);
     }
 
     /// Takes over the lengths of a schedule whose phases were made longer or shorter since the

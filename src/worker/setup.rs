@@ -224,7 +224,10 @@ impl Launch {
         state.expect_tokenizer(&blueprint.corpus.manifest().tokenizer.digest, origin)?;
         let mut progress = state.progress.clone();
         if *branch {
-            progress.branch(schedule)?;
+            let phase = ledger
+                .first_new_phase(&schedule.phases)
+                .with_context(|| format!("{origin} has all phases of this run behind it"))?;
+            progress.branch(phase, schedule);
         } else {
             let phase = schedule.phases.get(progress.phase).with_context(|| {
                 format!(

@@ -20,3 +20,4 @@ mod refusals;
 mod resume;
 mod s3;
 mod start;
+mod withdraw;

@@ -7,7 +7,7 @@ use cohort::run::schedule::PhaseKind;
 use cohort::store::layout;
 use serde_json::json;
 
-use crate::support::run::{Run, assert_same_weights, checkpoint_path};
+use crate::support::run::{Run, assert_same_weights, checkpoint_path, decay, stable};
 
 fn branch(checkpoint: &str, run: &Run, more: &[&str]) -> crate::support::process::Process {
     let yaml = run.yaml();
@@ -60,7 +60,7 @@ fn from_a_decayed_or_damaged_checkpoint_it_is_refused() {
     trunk.train();
     let decayed = trunk.manifests().pop().unwrap().step;
     let path = checkpoint_path(&trunk, decayed);
-    let mut run = Run::new(json!({}));
+    let mut run = Run::new(json!({"phases": [stable(30_000), decay(30_000)]}));
     assert_eq!(
         branch(&path, &run, &[]).wait().error(),
         format!(
@@ -69,8 +69,21 @@ fn from_a_decayed_or_damaged_checkpoint_it_is_refused() {
              hint: branch from a stable checkpoint, or insist with --from-decayed"
         )
     );
+    let insist = ["--from-decayed"];
+    assert_eq!(
+        branch(&path, &run, &insist).wait().error(),
+        format!(
+            "{path} has all phases of {} behind it\n  \
+             hint: a branch begins with the first phase whose name is new; its name decides which \
+             rows it reads",
+            run.yaml().display()
+        )
+    );
     assert!(run.keys().is_empty(), "nothing was begun");
-    branch(&path, &run, &["--from-decayed"]).wait().good();
+    let mut again = decay(10_000);
+    again["name"] = json!("second-decay");
+    run.change(json!({"phases": [stable(30_000), again]}));
+    branch(&path, &run, &insist).wait().good();
     assert_eq!(run.metrics()[0].step, Step(decayed.0 + 1));
 
     let other = checkpoint_path(&trunk, Step(30));
