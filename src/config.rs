@@ -98,6 +98,12 @@ pub enum Start {
     HuggingFace(PathBuf),
     /// A smaller model's folder, whose weights are tiled into this one from the middle.
     Tile(PathBuf),
+    /// A checkpoint file (`….pt`) of Composer, as the training of ModernBERT publishes them: its
+    /// weights, the optimizer's moments and its steps. So the run goes on where that training
+    /// stood, without a warm-up; learning rate, weight decay and data are the run's own.
+    Composer(PathBuf),
+    /// The same, but the weights alone, for a file whose optimizer was another one or is missing.
+    ComposerWeights(PathBuf),
 }
 
 /// When checkpoints are made (also at phase ends, on command and at stop), and which are kept.
@@ -233,7 +239,10 @@ impl RunConfig {
         }
         match &mut self.start {
             Start::Random => {}
-            Start::HuggingFace(path) | Start::Tile(path) => *path = absolute(path)?,
+            Start::HuggingFace(path)
+            | Start::Tile(path)
+            | Start::Composer(path)
+            | Start::ComposerWeights(path) => *path = absolute(path)?,
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::config::{RunConfig, Start};
 use crate::corpus::TOKENIZER_FILE;
 use crate::data::blueprint::Blueprint;
 use crate::data::{Corpus, SplitName};
+use crate::model::composer::ComposerCheckpoint;
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Precision as ModelPrecision;
 use crate::model::{tile, weights};
@@ -38,6 +39,14 @@ pub fn check(config: &RunConfig, is_new: bool) -> Result<()> {
 fn check_start(start: &Start, model: &ModelConfig) -> Result<()> {
     let folder = match start {
         Start::Random => return Ok(()),
+        Start::Composer(file) | Start::ComposerWeights(file) => {
+            let mut checkpoint = ComposerCheckpoint::open(file)?;
+            checkpoint.check_weights(model)?;
+            if matches!(start, Start::Composer(_)) {
+                checkpoint.moments(model)?;
+            }
+            return Ok(());
+        }
         Start::HuggingFace(folder) | Start::Tile(folder) => folder,
     };
     let found = weights::read_config(folder)?;

@@ -10,6 +10,7 @@
 //! - local layers cost O(tokens x window), in time and in memory.
 
 pub mod attention;
+pub mod composer;
 pub mod config;
 pub mod dropout;
 pub mod encoder;
@@ -22,4 +23,5 @@ pub mod parameters;
 pub mod rope;
 pub mod settings;
 pub mod tile;
+pub mod torch_file;
 pub mod weights;

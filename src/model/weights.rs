@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 use tch::{Device, Kind, Tensor};
 
@@ -23,8 +23,9 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The configuration's file name in a model directory.
 pub const CONFIG_FILE: &str = "config.json";
 
-const DECODER: &str = "decoder.weight";
-const EMBEDDINGS: &str = "model.embeddings.tok_embeddings.weight";
+/// A matrix that a file may repeat: it is the embeddings.
+pub(super) const DECODER: &str = "decoder.weight";
+pub(super) const EMBEDDINGS: &str = "model.embeddings.tok_embeddings.weight";
 /// Names of one kind of problem that an error lists before it only counts.
 const NAMES_MAX: usize = 40;
 
@@ -92,16 +93,10 @@ pub fn load(
     let wanted = specifications(config);
     source.check(&wanted, fresh_head.is_some())?;
     let parameters = Parameters::build(config, device, |each| match fresh_head {
-        Some(seed) if is_head(&each.name) => Ok(init::initial(each, config.layers, seed)),
+        Some(seed) if is_head(&each.name) => anyhow::Ok(init::initial(each, config.layers, seed)),
         _ => {
             let tensor = to_tensor(&source.get(&each.name).context("checked above")?)?;
-            if !bool::try_from(tensor.isfinite().all())? {
-                bail!(
-                    "{} has values that are not finite\n  \
-                     hint: its training had diverged; start from an earlier checkpoint",
-                    each.name
-                );
-            }
+            expect_finite(&each.name, &tensor)?;
             Ok(tensor)
         }
     })?;
@@ -186,20 +181,10 @@ impl<'a> Source<'a> {
             .filter(|name| name != DECODER && !wanted.iter().any(|each| each.name == *name))
             .collect();
         unexpected.sort();
-        let problems: Vec<String> = [
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misfit", misfits),
-        ]
-        .into_iter()
-        .filter(|(_, names)| !names.is_empty())
-        .map(|(kind, names)| listed(kind, &names))
-        .collect();
-        if !problems.is_empty() {
+        if let Some(problems) = problems(&missing, &unexpected, &misfits) {
             bail!(
-                "the weights are not those of this model: {}\n  \
-                 hint: compare config.json with the `model` section of the run",
-                problems.join("; ")
+                "the weights are not those of this model: {problems}\n  \
+                 hint: compare config.json with the `model` section of the run"
             );
         }
         Ok(())
@@ -219,13 +204,47 @@ impl<'a> Source<'a> {
             .map(|&size| size as i64)
             .eq(embeddings.size());
         if !fits || !to_tensor(&view)?.equal(&embeddings) {
-            bail!(
-                "{DECODER} differs from {EMBEDDINGS}, but the decoder is tied to the embeddings\n  \
-                 hint: this checkpoint was trained with tie_word_embeddings false"
-            );
+            return Err(untied());
         }
         Ok(())
     }
+}
+
+/// Why a decoder that differs from the embeddings is refused.
+pub(super) fn untied() -> anyhow::Error {
+    anyhow!(
+        "{DECODER} differs from {EMBEDDINGS}, but the decoder is tied to the embeddings\n  \
+         hint: this checkpoint was trained with tie_word_embeddings false"
+    )
+}
+
+/// Refuses weights or moments of a run that had diverged.
+pub(super) fn expect_finite(name: &str, tensor: &Tensor) -> Result<()> {
+    if !bool::try_from(tensor.isfinite().all())? {
+        bail!(
+            "{name} has values that are not finite\n  \
+             hint: its training had diverged; start from an earlier checkpoint"
+        );
+    }
+    Ok(())
+}
+
+/// All that keeps some tensors from being a model's, by kind; none where they are.
+pub(super) fn problems(
+    missing: &[String],
+    unexpected: &[String],
+    misfits: &[String],
+) -> Option<String> {
+    let problems: Vec<String> = [
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("misfit", misfits),
+    ]
+    .into_iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(kind, names)| listed(kind, names))
+    .collect();
+    (!problems.is_empty()).then(|| problems.join("; "))
 }
 
 fn misfit(wanted: &Specification, found: &TensorView<'_>) -> Option<String> {

@@ -36,7 +36,7 @@ use crate::train::snapshot::{Snapshot, Snapshots};
 use crate::train::state::Restored;
 use crate::train::step::{Engine, StepRules, device, optimizer_parameters};
 use crate::wire::Assignment;
-use crate::worker::weights::{initial_parameters, load_tensors, spread};
+use crate::worker::weights::{initial_moments, initial_parameters, load_tensors, spread};
 
 /// Orders that may wait for the compute thread; operators give a handful.
 const INBOX_MAX: usize = 64;
@@ -85,7 +85,7 @@ impl Launch {
             .resolve(&blueprint.corpus.manifest().tokenizer)?;
         let mut engine = self.engine(engine_model)?;
         let position = self.position(&blueprint, &mut engine)?;
-        spread(&engine, collective.as_ref())?;
+        spread(&mut engine, collective.as_ref())?;
         let held_out = self.held_out(&blueprint)?;
         let snapshots = self.snapshots(&blueprint)?;
         let builder = blueprint.clone();
@@ -173,8 +173,8 @@ impl Launch {
         }
     }
 
-    /// The model with the weights that the run begins from, or with zeros where the lead rank or a
-    /// checkpoint gives them.
+    /// The model and the optimizer that the run begins from, or zeros where the lead rank or a
+    /// checkpoint gives the numbers.
     fn engine(&self, config: ModelConfig) -> Result<Engine> {
         let settings = &self.config;
         let fresh = self.restored.is_none() && self.assignment.rank == Rank(0);
@@ -189,11 +189,14 @@ impl Launch {
             })?
         };
         let model = Model { config, parameters };
-        let optimizer = StableAdamW::new(
+        let mut optimizer = StableAdamW::new(
             optimizer_parameters(&model),
             settings.optimizer.clone(),
             settings.learning_rate_max(),
         )?;
+        if fresh {
+            initial_moments(settings, &model.config, &mut optimizer)?;
+        }
         let rules = StepRules {
             precision: model_precision(settings.precision),
             micro_rows: settings.batch.micro_rows as usize,

@@ -1,17 +1,20 @@
-//! The weights and moments that a rank begins with: fresh, of another model, from a checkpoint, or
-//! from the lead rank.
+//! The weights and moments that a rank begins with: fresh, of another model or training, from a
+//! checkpoint, or from the lead rank.
 
 use anyhow::{Context, Result, anyhow};
-use tch::no_grad;
+use tch::{Tensor, no_grad};
+use tracing::info;
 
 use crate::collective::Collective;
 use crate::config::{RunConfig, Start};
 use crate::ids::Rank;
+use crate::model::composer::ComposerCheckpoint;
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Model;
 use crate::model::parameters::Parameters;
 use crate::model::weights::MissingHead;
 use crate::model::{huggingface, init, tile, weights};
+use crate::train::optimizer::StableAdamW;
 use crate::train::state::{TensorFiles, read_tensors};
 use crate::train::step::{Engine, device};
 
@@ -38,7 +41,33 @@ pub(super) fn initial_parameters(settings: &RunConfig, config: &ModelConfig) -> 
                 device(),
             )
         }
+        Start::Composer(file) | Start::ComposerWeights(file) => {
+            ComposerCheckpoint::open(file)?.parameters(config, device())
+        }
     }
+}
+
+/// The moments and steps of a run that begins, on the lead rank, where its start has any.
+pub(super) fn initial_moments(
+    settings: &RunConfig,
+    config: &ModelConfig,
+    optimizer: &mut StableAdamW,
+) -> Result<()> {
+    let Start::Composer(file) = &settings.start else {
+        return Ok(());
+    };
+    let mut checkpoint = ComposerCheckpoint::open(file)?;
+    let moments = checkpoint.moments(config)?;
+    checkpoint.read_moments(&moments, &optimizer.state_dict())?;
+    optimizer.set_steps(moments.steps);
+    info!(
+        steps = moments.steps,
+        max_lr = optimizer.max_lr(),
+        max_lr_of_checkpoint = moments.max_lr,
+        "took over the optimizer of {}; weight decay is relative to max_lr",
+        file.display()
+    );
+    Ok(())
 }
 
 /// Puts a checkpoint's weights and moments into the engine.
@@ -66,8 +95,8 @@ pub(super) fn load_tensors(engine: &mut Engine, files: &TensorFiles, origin: &st
         .map_err(|error| anyhow!("{origin}/optimizer.safetensors: {error}"))
 }
 
-/// Gives every rank the lead rank's weights and moments.
-pub(super) fn spread(engine: &Engine, collective: &dyn Collective) -> Result<()> {
+/// Gives every rank the lead rank's weights, moments and steps.
+pub(super) fn spread(engine: &mut Engine, collective: &dyn Collective) -> Result<()> {
     if collective.world() == 1 {
         return Ok(());
     }
@@ -78,6 +107,9 @@ pub(super) fn spread(engine: &Engine, collective: &dyn Collective) -> Result<()>
         for (_, moment) in engine.optimizer.state_dict() {
             collective.broadcast(&moment, Rank(0))?;
         }
+        let steps = Tensor::from_slice(&[engine.optimizer.steps() as i64]).to_device(device());
+        collective.broadcast(&steps, Rank(0))?;
+        engine.optimizer.set_steps(steps.int64_value(&[0]) as u64);
         Ok(())
     })
 }

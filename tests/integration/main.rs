@@ -3,6 +3,7 @@
 mod bad_input;
 mod check_training;
 mod collective;
+mod composer;
 mod corpus_plan;
 mod model_parity;
 mod optimizer;

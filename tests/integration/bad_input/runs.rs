@@ -240,8 +240,12 @@ fn weights_that_do_not_fit() {
     error: cannot read DIR/nowhere/config.json: No such file or directory (os error 2)
       hint: name a Hugging Face model directory
     ");
+    insta::assert_snapshot!(start("{composer: nowhere.pt}"), @r"
+    error: cannot read DIR/nowhere.pt: No such file or directory (os error 2)
+      hint: name a checkpoint file of Composer, `….pt`
+    ");
     insta::assert_snapshot!(start("{huggingface: nowhere}"), @r"
-    error: run.yaml:21:9: unknown variant `huggingface`, expected one of random, hugging_face, tile
+    error: run.yaml:21:9: unknown variant `huggingface`, expected one of random, hugging_face, tile, composer, composer_weights
        |
     21 | start: {huggingface: nowhere}
        |         ^

@@ -4,6 +4,7 @@
 //! the run began with.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cohort::store::layout;
@@ -37,8 +38,7 @@ fn begun(patch: Value) -> Run {
 
 /// The weights of the newest checkpoint.
 fn model_file(run: &Run) -> Bytes {
-    let newest = run.manifests().pop().unwrap().step;
-    run.read(&layout::checkpoint_file(newest, layout::MODEL_FILE))
+    checkpoint_file(run, layout::MODEL_FILE)
 }
 
 /// A parameter of the newest checkpoint, row by row.
@@ -96,6 +96,112 @@ fn a_run_starts_from_a_smaller_model() {
             assert!(value.to_bits() == old_row[source(column)].to_bits());
         }
     }
+}
+
+const COMPOSER_STEPS: u64 = 52_988;
+
+/// The shape of the encoder in `tests/fixtures/composer/named.pt`.
+fn of_composer() -> Value {
+    json!({
+        "layers": 3,
+        "hidden_size": 8,
+        "attention_heads": 2,
+        "intermediate_size": 12,
+        "sliding_window": 16,
+    })
+}
+
+fn composer_fixture(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("tests/fixtures/composer").join(name)
+}
+
+/// A file of the newest checkpoint, as `state.json`.
+fn checkpoint_file(run: &Run, name: &str) -> Bytes {
+    let newest = run.manifests().pop().unwrap().step;
+    run.read(&layout::checkpoint_file(newest, name))
+}
+
+fn optimizer_steps(run: &Run) -> u64 {
+    let state = checkpoint_file(run, layout::STATE_FILE);
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    state["optimizer_steps"].as_u64().unwrap()
+}
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
+    let view = file.tensor(name).unwrap();
+    let numbers = view.data().chunks_exact(4);
+    numbers
+        .map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())))
+        .collect()
+}
+
+#[test]
+fn a_run_goes_on_from_a_checkpoint_of_composer() {
+    let truth = fs::read(composer_fixture("named.safetensors")).unwrap();
+    let truth = SafeTensors::deserialize(&truth).unwrap();
+    for ranks in [1, 2] {
+        let start = |how: &str| {
+            begun(json!({
+                "start": {how: composer_fixture("named.pt")},
+                "model": of_composer(),
+                "ranks": ranks,
+            }))
+        };
+        let (kept, fresh) = (start("composer"), start("composer_weights"));
+        assert_eq!(optimizer_steps(&kept), COMPOSER_STEPS + 1, "{ranks} ranks");
+        assert_eq!(optimizer_steps(&fresh), 1, "{ranks} ranks");
+        let weights = model_file(&kept);
+        assert_eq!(weights, model_file(&fresh));
+        let weights = SafeTensors::deserialize(&weights).unwrap();
+        for (name, found) in weights.iter() {
+            assert!(found.data() == truth.tensor(name).unwrap().data(), "{name}");
+        }
+        // The first step of an optimizer without moments makes them the gradient and its square;
+        // after so many steps the debiased betas are the betas.
+        let (kept, fresh) = (
+            checkpoint_file(&kept, layout::OPTIMIZER_FILE),
+            checkpoint_file(&fresh, layout::OPTIMIZER_FILE),
+        );
+        let kept = SafeTensors::deserialize(&kept).unwrap();
+        let fresh = SafeTensors::deserialize(&fresh).unwrap();
+        assert_eq!(kept.len(), 2 * weights.len());
+        for name in kept.names() {
+            let beta = if name.ends_with(".exp_avg") {
+                0.9
+            } else {
+                0.98
+            };
+            let moments = (
+                floats(&truth, name),
+                floats(&fresh, name),
+                floats(&kept, name),
+            );
+            for ((before, of_step), after) in moments.0.iter().zip(&moments.1).zip(&moments.2) {
+                let wanted = beta * before + (1.0 - beta) * of_step;
+                let apart = (after - wanted).abs();
+                let scale = before.abs() + of_step.abs();
+                assert!(apart <= 1e-6 * scale, "{name}: {after} is not {wanted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_composer_that_does_not_fit_is_refused() {
+    let file = composer_fixture("named.pt");
+    let mut run = Run::new(json!({"start": {"composer": file}, "model": of_composer()}));
+    run.change(json!({"model": {"layers": 4}}));
+    assert_eq!(
+        run.error(),
+        format!(
+            "the checkpoint {} is of another architecture: layers is 3, expected 4\n  \
+             hint: set these fields under `model` to the checkpoint's values, or start from \
+             another checkpoint",
+            file.display()
+        )
+    );
+    assert!(run.keys().is_empty(), "nothing was begun");
 }
 
 /// A copy of a checkpoint whose logits are `scale` times as large.
