@@ -227,6 +227,11 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// The run as YAML that [`RunConfig::load`] reads.
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_saphyr::to_string(self).context("cannot write the run as YAML")
+    }
+
     fn resolve(&mut self, base: &Path) -> Result<()> {
         let absolute = |path: &Path| {
             std::path::absolute(base.join(path))

@@ -23,19 +23,16 @@ const ANCESTORS_MAX: usize = 16;
 
 /// Shows the ledger of a checkpoint, or of a run's newest one.
 pub(super) async fn show(place: &str, json: bool) -> Result<()> {
-    let (checkpoints, step) = match place.parse::<CheckpointAddress>() {
-        Ok(address) => {
-            let store = Store::open_existing(&StoreSettings::at(&address.run_url))?;
-            (Checkpoints::new(store), address.step)
-        }
-        Err(_) => {
-            let checkpoints = Checkpoints::new(operate::folder(place)?);
-            let newest = checkpoints.steps().await?.published.last().copied();
-            (
-                checkpoints,
-                newest.context("the run has no checkpoint yet")?,
-            )
-        }
+    let (checkpoints, step) = if let Ok(address) = place.parse::<CheckpointAddress>() {
+        let store = Store::open_existing(&StoreSettings::at(&address.run_url))?;
+        (Checkpoints::new(store), address.step)
+    } else {
+        let checkpoints = Checkpoints::new(operate::folder(place)?);
+        let newest = checkpoints.steps().await?.published.last().copied();
+        (
+            checkpoints,
+            newest.context("the run has no checkpoint yet")?,
+        )
     };
     let ledger = read(&checkpoints, step).await?;
     if json {
@@ -177,7 +174,7 @@ fn go_on(run: &str, institution: &str, clean: &Witness, output: Option<&Path>) -
         );
     }
     let config = without(RunConfig::load(yaml)?, institution, clean)?;
-    let text = serde_saphyr::to_string(&config).context("cannot write the run as YAML")?;
+    let text = config.to_yaml()?;
     std::fs::write(output, text).with_context(|| format!("cannot write {}", output.display()))?;
     let decayed = match clean.manifest.phase_kind {
         PhaseKind::Stable => "",

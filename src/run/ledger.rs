@@ -47,8 +47,8 @@ impl Ledger {
         sources.map(|(_, consumed)| consumed.tokens).sum()
     }
 
-    /// Which of a branch's phases is its first: phases that its trunk has read in lie behind it, for
-    /// a phase's name decides which rows it reads.
+    /// Which of a branch's phases is its first: phases that its trunk has read in lie behind it,
+    /// for a phase's name decides which rows it reads.
     pub fn first_new_phase(&self, phases: &[PhaseSettings]) -> Option<usize> {
         phases
             .iter()

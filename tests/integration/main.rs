@@ -8,7 +8,6 @@ mod corpus_plan;
 mod model_parity;
 mod optimizer;
 mod plan;
-mod plan_scale;
 mod prepare;
 mod quickstart;
 mod store;

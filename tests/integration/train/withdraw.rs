@@ -1,4 +1,5 @@
-//! An institution withdraws its text: which checkpoints it is in, and a run that goes on without it.
+//! An institution withdraws its text: which checkpoints it is in, and a run that goes on without
+//! it.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::run::{Run, checkpoint_path, stable, wait_for};
 
 /// A phase that reads from some sources.
-fn phase(name: &str, tokens: u64, sources: Value) -> Value {
+fn phase(name: &str, tokens: u64, sources: &Value) -> Value {
     let mut phase = stable(tokens);
     phase["name"] = json!(name);
     phase["mixture"] = json!({"weights": sources});
@@ -26,9 +27,9 @@ fn ledger(run: &Run, step: Step) -> Ledger {
 
 #[test]
 fn a_withdrawal_names_the_checkpoints_and_goes_on_from_a_clean_one() {
-    let mut first = phase("first", 6_000, json!({"north/*": 1, "south/*": 1}));
+    let mut first = phase("first", 6_000, &json!({"north/*": 1, "south/*": 1}));
     first["warmup_tokens"] = json!(0);
-    let second = phase("second", 12_000, json!({"*": 1}));
+    let second = phase("second", 12_000, &json!({"*": 1}));
     let run = Run::new(json!({"phases": [first, second], "checkpoints": {"every_steps": 6}}));
     run.train();
     let yaml = run.yaml();
@@ -72,7 +73,7 @@ fn a_withdrawal_names_the_checkpoints_and_goes_on_from_a_clean_one() {
         .good();
     let name = format!("{}-without-east", run.name);
     let (runs, _) = run.store().address().rsplit_once('/').unwrap();
-    let store = Store::open_existing(&StoreSettings::at(&format!("{runs}/{name}"))).unwrap();
+    let store = Store::open_existing(&StoreSettings::at(format!("{runs}/{name}"))).unwrap();
     let steps = wait_for(Checkpoints::new(store.clone()).steps()).unwrap();
     let last = *steps.published.last().unwrap();
     let key = layout::checkpoint_file(last, layout::LEDGER_FILE);
