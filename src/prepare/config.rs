@@ -31,6 +31,11 @@ pub struct CorpusConfig {
     /// An existing tokenizer, or one to be trained on the corpus itself.
     #[garde(dive)]
     pub tokenizer: TokenizerConfig,
+    /// What encodes the documents; the ids are the same.
+    // Not written, so that a corpus is the same to its fingerprint whatever encoded it.
+    #[serde(default, skip_serializing)]
+    #[garde(skip)]
+    pub tokenizer_engine: TokenizerEngine,
     /// Tokens of the longest chunk, `[CLS]` and `[SEP]` included.
     #[garde(range(min = 8, max = 65_535))]
     pub max_length: u32,
@@ -59,6 +64,18 @@ pub enum TokenizerConfig {
     File(#[garde(skip)] PathBuf),
     /// Train a byte-level BPE on the training documents.
     Train(#[garde(dive)] TrainConfig),
+}
+
+/// What encodes the documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerEngine {
+    /// Cohort's own byte-level BPE where it knows the tokenizer, compared with the reference on a
+    /// sample of every source; the reference otherwise.
+    #[default]
+    Auto,
+    /// The `tokenizers` library, for every document.
+    Reference,
 }
 
 /// A byte-level BPE to be trained; the same sources give the same tokenizer.

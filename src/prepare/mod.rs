@@ -2,9 +2,9 @@
 //!
 //! In reading order: [`config`] what to prepare; [`inputs`] which files that means; [`text`] and
 //! [`readers`] files into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into
-//! chunks, [`train_tokenizer`] where none is given; [`held_out`] which ones training never sees;
-//! [`source`] one source from end to end; [`shards`] and [`files`] how they are stored;
-//! [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
+//! chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is given; [`held_out`] which ones
+//! training never sees; [`source`] one source from end to end; [`shards`] and [`files`] how they
+//! are stored; [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
 //!
 //! Invariants: the same inputs give the same bytes, whatever the number of threads; a manifest
 //! stands only beside complete shards, at every moment at which the process may be killed; no text
@@ -28,6 +28,7 @@ use crate::prepare::tokenizer::{
     Chunker, Chunking, TOKENIZER_CONFIG_FILE, TokenizerFiles, default_config,
 };
 
+pub mod bpe;
 pub mod config;
 pub mod files;
 pub mod fingerprint;
@@ -113,7 +114,14 @@ fn write_corpus(
         max_length: config.max_length,
         prefix_space: config.prefix_space,
     };
-    let chunker = Chunker::new(tokenizer, chunking).context("`tokenizer`")?;
+    let chunker =
+        Chunker::new(tokenizer, chunking, config.tokenizer_engine).context("`tokenizer`")?;
+    if let Some(reason) = chunker.slow_because() {
+        tracing::info!(
+            reason,
+            "documents go through the tokenizers library, many times slower"
+        );
+    }
     let write =
         |file: &str, bytes: &[u8]| files::write(root, file, |output| Ok(output.write_all(bytes)?));
     write(TOKENIZER_FILE, &tokenizer.tokenizer)?;
@@ -134,8 +142,8 @@ fn write_corpus(
     })
 }
 
-/// Every source with its files, in the configuration's order.
-fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<SourceJob<'a>>> {
+/// Every source with its files, in the configuration's order; paths start at `folder`.
+pub fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<SourceJob<'a>>> {
     let mut jobs = Vec::new();
     for institution in &config.institutions {
         for source in &institution.sources {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
-use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
+use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::{Source, Split};
 use crate::prepare::config::{InstitutionConfig, ReadConfig, SourceConfig};
@@ -91,7 +91,8 @@ pub fn prepare(
     let mut output = Output::new(job, plan);
     let mut batch = next_batch(&mut documents)?;
     while !batch.is_empty() {
-        let (next, cut) = rayon::join(|| next_batch(&mut documents), || cut(&batch, plan));
+        let first = output.documents;
+        let (next, cut) = rayon::join(|| next_batch(&mut documents), || cut(&batch, first, plan));
         for document in cut? {
             output.add(&document)?;
         }
@@ -131,24 +132,25 @@ struct Cut {
     chunks: Vec<Vec<u32>>,
 }
 
-fn cut(batch: &[Document], plan: &ShardPlan<'_>) -> Result<Vec<Cut>> {
-    let one = |document: &Document| {
+/// `first` is the number of the batch's first document in its source.
+fn cut(batch: &[Document], first: u64, plan: &ShardPlan<'_>) -> Result<Vec<Cut>> {
+    let one = |(index, document): (usize, &Document)| {
         if document.text.trim().is_empty() {
             return Ok(Cut {
                 held_out: false,
                 chunks: Vec::new(),
             });
         }
-        let chunks = plan
-            .chunker
-            .chunks(&document.text)
-            .with_context(|| document.place.to_string())?;
+        let place = || document.place.to_string();
+        let (chunker, number) = (plan.chunker, first + index as u64);
+        chunker.check(&document.text, number).with_context(place)?;
+        let chunks = chunker.chunks(&document.text).with_context(place)?;
         Ok(Cut {
             held_out: is_held_out(&document.text, plan.held_out_permille),
             chunks,
         })
     };
-    batch.par_iter().map(one).collect()
+    batch.par_iter().enumerate().map(one).collect()
 }
 
 /// What a source has come to so far.

@@ -7,6 +7,9 @@
 //! always add up to its ids.
 //!
 //! Text can never produce a special token: `[SEP]` written in a note becomes ordinary tokens.
+//!
+//! The `tokenizers` library says what the ids are. Tokenizers of the family that
+//! [`crate::prepare::bpe`] knows are encoded there, and compared with the library on a sample.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +19,8 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::corpus::{TOKENIZER_FILE, TokenizerInfo};
+use crate::prepare::bpe::{Encoder, sample};
+use crate::prepare::config::TokenizerEngine;
 
 /// The Hugging Face file beside `tokenizer.json` that names the special tokens.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
@@ -44,6 +49,8 @@ pub struct Chunking {
 /// A tokenizer ready to cut documents.
 pub struct Chunker {
     tokenizer: Tokenizer,
+    /// Where the tokenizer is of the family, or else why documents go through the library.
+    fast: Result<Encoder, String>,
     chunking: Chunking,
     info: TokenizerInfo,
 }
@@ -78,7 +85,11 @@ impl Chunker {
     /// # Errors
     /// Bytes that are no tokenizer, one without the five special tokens, or one with BPE dropout
     /// (its ids would change from run to run).
-    pub fn new(files: &TokenizerFiles, chunking: Chunking) -> Result<Self> {
+    pub fn new(
+        files: &TokenizerFiles,
+        chunking: Chunking,
+        engine: TokenizerEngine,
+    ) -> Result<Self> {
         let mut tokenizer = Tokenizer::from_bytes(&files.tokenizer)
             .map_err(|error| anyhow!("the tokenizer cannot be loaded: {error}"))?;
         let fields: Value =
@@ -102,11 +113,21 @@ impl Chunker {
             &tokenizer,
             blake3::hash(&files.tokenizer).to_hex().to_string(),
         )?;
+        let fast = match engine {
+            TokenizerEngine::Auto => Encoder::new(&tokenizer, &fields),
+            TokenizerEngine::Reference => Err(anyhow!("`tokenizer_engine` is `reference`")),
+        };
         Ok(Self {
             tokenizer,
+            fast: fast.map_err(|reason| reason.to_string()),
             chunking,
             info,
         })
+    }
+
+    /// Why documents go through the `tokenizers` library, many times slower; none where not.
+    pub fn slow_because(&self) -> Option<&str> {
+        self.fast.as_ref().err().map(String::as_str)
     }
 
     pub fn info(&self) -> &TokenizerInfo {
@@ -127,6 +148,26 @@ impl Chunker {
         Ok(ids.chunks(body_length).map(chunk).collect())
     }
 
+    /// Compares the fast tokenizer with the library on a part of the document, if its number in its
+    /// source is one of those that are compared.
+    ///
+    /// # Errors
+    /// The ids differ.
+    pub fn check(&self, text: &str, number: u64) -> Result<()> {
+        let Ok(fast) = &self.fast else { return Ok(()) };
+        let Some(window) = sample::window(text, number) else {
+            return Ok(());
+        };
+        if fast.encode(window) != self.encode_by_library(window)? {
+            bail!(
+                "the fast tokenizer and the tokenizers library give this document different ids\n  \
+                 hint: set `tokenizer_engine: reference` in the corpus configuration, and report \
+                 the tokenizer as a defect of Cohort"
+            );
+        }
+        Ok(())
+    }
+
     /// The ids of a whole text, without special tokens.
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let spaced;
@@ -136,6 +177,13 @@ impl Chunker {
         } else {
             text
         };
+        match &self.fast {
+            Ok(fast) => Ok(fast.encode(text)),
+            Err(_) => self.encode_by_library(text),
+        }
+    }
+
+    fn encode_by_library(&self, text: &str) -> Result<Vec<u32>> {
         // The cause is not passed on: it might quote the text.
         let encoding = self
             .tokenizer
@@ -200,4 +248,53 @@ fn describe(tokenizer: &Tokenizer, digest: String) -> Result<TokenizerInfo> {
         unk: id("[UNK]"),
         random_ids_end,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::prepare::train_tokenizer::train;
+
+    use super::*;
+
+    fn chunker(text: &str, engine: TokenizerEngine) -> Chunker {
+        let files = TokenizerFiles {
+            tokenizer: train(&[text.repeat(9)], 512).expect("the text trains a tokenizer"),
+            config: Vec::new(),
+        };
+        let chunking = Chunking {
+            max_length: 16,
+            prefix_space: true,
+        };
+        Chunker::new(&files, chunking, engine).expect("the tokenizer is complete")
+    }
+
+    #[test]
+    fn ids_that_differ_end_the_run_where_they_are_compared() {
+        let mut shown = chunker("fever, feverish", TokenizerEngine::Auto);
+        assert_eq!(shown.slow_because(), None);
+        assert!(shown.check("feverish", 0).is_ok());
+        shown.fast = chunker("pain, painful", TokenizerEngine::Auto).fast;
+        assert!(shown.check("feverish", 100).is_ok());
+        let error = shown.check("feverish", 0).expect_err("the ids differ");
+        assert!(error.to_string().contains("`tokenizer_engine: reference`"));
+        assert!(!error.to_string().contains("fever"));
+    }
+
+    #[test]
+    fn the_engine_changes_no_chunk() {
+        let [auto, reference] = [TokenizerEngine::Auto, TokenizerEngine::Reference]
+            .map(|engine| chunker("fever, feverish", engine));
+        assert!(reference.slow_because().is_some());
+        for text in [
+            "",
+            " ",
+            "fever  [SEP] cafe\u{301}",
+            "Fever\n\nfever's 38.5 feverish fever",
+        ] {
+            assert_eq!(
+                auto.chunks(text).expect("any text is fine"),
+                reference.chunks(text).expect("any text is fine")
+            );
+        }
+    }
 }

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokenizers::Tokenizer;
 use tokio::time::Instant;
 
+mod bpe;
 mod documents;
 mod errors;
 mod folders;
