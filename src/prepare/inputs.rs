@@ -105,8 +105,7 @@ fn walk(base: PathBuf, rest: &[Component<'_>], found: &mut Vec<PathBuf>) -> Resu
         };
     }
     for name in names(&base)? {
-        let hidden = name.starts_with('.') && !text.starts_with('.');
-        if !hidden && matches(text.as_bytes(), name.as_bytes()) {
+        if component_matches(&text, &name) {
             walk(base.join(&name), after, found)?;
         }
     }
@@ -133,6 +132,40 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether a path inside an archive matches a pattern; empty components and `.` do not count.
+pub fn path_matches(pattern: &str, path: &str) -> bool {
+    fn components(path: &str) -> Vec<&str> {
+        let parts = path.split('/');
+        parts.filter(|part| !matches!(*part, "" | ".")).collect()
+    }
+    fn rest_matches(pattern: &[&str], path: &[&str]) -> bool {
+        match (pattern, path) {
+            ([], []) => true,
+            (["**", after @ ..], _) => {
+                rest_matches(after, path)
+                    || path.split_first().is_some_and(|(first, rest)| {
+                        !first.starts_with('.') && rest_matches(pattern, rest)
+                    })
+            }
+            ([component, after @ ..], [name, rest @ ..]) => {
+                component_matches(component, name) && rest_matches(after, rest)
+            }
+            _ => false,
+        }
+    }
+    rest_matches(&components(pattern), &components(path))
+}
+
+fn component_matches(pattern: &str, name: &str) -> bool {
+    let hidden = name.starts_with('.') && !pattern.starts_with('.');
+    !hidden && name_matches(pattern, name)
+}
+
+/// Whether `name` matches a pattern of `*` and `?`, dots like other characters.
+pub fn name_matches(pattern: &str, name: &str) -> bool {
+    matches(pattern.as_bytes(), name.as_bytes())
 }
 
 /// Whether `name` matches a pattern of `*` (any run) and `?` (one character, by its bytes).
@@ -196,6 +229,24 @@ mod tests {
                 expected,
                 "{pattern} {name}"
             );
+        }
+    }
+
+    #[test]
+    fn patterns_match_paths_in_archives() {
+        for (pattern, path, expected) in [
+            ("*.txt", "a.txt", true),
+            ("*.txt", "./a.txt", true),
+            ("*.txt", "b/a.txt", false),
+            ("**/*.txt", "a.txt", true),
+            ("**/*.txt", "c/b/a.txt", true),
+            ("**/*.txt", "c/.b/a.txt", false),
+            ("**/*.txt", "c/._a.txt", false),
+            ("c/**/b/*", "c/b/x/b/y", true),
+            ("c/**/b/*", "c/b/x/y", false),
+            ("c/**", "c/b/a.txt", true),
+        ] {
+            assert_eq!(path_matches(pattern, path), expected, "{pattern} {path}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! From institutions' sources to a corpus of token shards with a manifest.
 //!
-//! In reading order: [`config`] what to prepare; [`inputs`] which files that means; [`text`] and
-//! [`readers`] files into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into
-//! chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is given; [`held_out`] which ones
-//! training never sees; [`source`] one source from end to end; [`shards`] and [`files`] how they
-//! are stored; [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
+//! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means;
+//! [`compression`], [`encoding`] and [`text`] files into text, [`fault`] why not; [`readers`] text
+//! into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into chunks,
+//! by [`bpe`] as a rule, [`train_tokenizer`] where none is given; [`held_out`] which ones training
+//! never sees; [`source`] one source from end to end; [`shards`] and [`files`] how they are stored;
+//! [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
 //!
 //! Invariants: the same inputs give the same bytes, whatever the number of threads; a manifest
 //! stands only beside complete shards, at every moment at which the process may be killed; no text
@@ -14,12 +15,11 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::corpus::{Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE};
-use crate::prepare::config::{CorpusConfig, ReadConfig, TokenizerConfig, TrainConfig};
+use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
@@ -29,7 +29,11 @@ use crate::prepare::tokenizer::{
 };
 
 pub mod bpe;
+pub mod compression;
 pub mod config;
+pub mod encoding;
+pub mod fault;
+pub mod fields;
 pub mod files;
 pub mod fingerprint;
 pub mod held_out;
@@ -147,19 +151,12 @@ pub fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<So
     let mut jobs = Vec::new();
     for institution in &config.institutions {
         for source in &institution.sources {
-            let path = match &source.read {
-                ReadConfig::JsonLines(fields) | ReadConfig::Csv(fields) => Some(&fields.path),
-                ReadConfig::TextFiles(files) => Some(&files.path),
-                ReadConfig::Synthetic(_) => None,
-            };
             let mut job = SourceJob {
                 institution,
                 source,
                 files: Vec::new(),
             };
-            if let Some(path) = path {
-                job.files = inputs::expand(&folder.join(path)).with_context(|| job.name())?;
-            }
+            job.files = readers::find_files(&source.read, folder).with_context(|| job.name())?;
             jobs.push(job);
         }
     }
@@ -210,7 +207,7 @@ fn train_on(
     let mut texts = Vec::new();
     for job in jobs {
         let mut taken = 0;
-        for document in job.documents(&Arc::new(AtomicU64::new(0))) {
+        for document in job.documents(&Arc::default()) {
             let mut text = document.with_context(|| job.name())?.text;
             if is_held_out(&text, config.held_out_permille()) {
                 continue;

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::{Source, Split};
+use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::{InstitutionConfig, ReadConfig, SourceConfig};
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::inputs::InputFile;
@@ -46,10 +47,10 @@ impl SourceJob<'_> {
         format!("{}/{}", self.institution.id, self.source.id)
     }
 
-    /// The documents of this source; the counter grows with the bytes read from its files.
-    pub fn documents(&self, bytes_read: &Arc<AtomicU64>) -> Documents {
+    /// The documents of this source; `counts` grows as its files are read.
+    pub fn documents(&self, counts: &Arc<ReadCounts>) -> Documents {
         let files = self.files.clone();
-        readers::open(self.institution, self.source, files, Arc::clone(bytes_read))
+        readers::open(self.institution, self.source, files, Arc::clone(counts))
     }
 
     fn stage(&self) -> Stage {
@@ -86,8 +87,8 @@ pub fn prepare(
 ) -> Result<Source> {
     let stage = job.stage();
     progress.begin(&stage);
-    let bytes_read = Arc::new(AtomicU64::new(0));
-    let mut documents = job.documents(&bytes_read);
+    let counts = Arc::<ReadCounts>::default();
+    let mut documents = job.documents(&counts);
     let mut output = Output::new(job, plan);
     let mut batch = next_batch(&mut documents)?;
     while !batch.is_empty() {
@@ -97,7 +98,7 @@ pub fn prepare(
             output.add(&document)?;
         }
         let done = match stage.unit {
-            Unit::Bytes => bytes_read.load(Ordering::Relaxed),
+            Unit::Bytes => counts.bytes.load(Ordering::Relaxed),
             Unit::Documents => output.documents,
         };
         progress.advance(&Done {
@@ -109,6 +110,14 @@ pub fn prepare(
     }
     let source = output.finish(job, plan)?;
     progress.end();
+    let guessed = counts.windows_1252_files.load(Ordering::Relaxed);
+    if guessed > 0 {
+        tracing::warn!(
+            source = %job.name(),
+            files = guessed,
+            "not UTF-8, read as Windows-1252; `encoding` of the source says it for certain"
+        );
+    }
     Ok(source)
 }
 

@@ -1,99 +1,116 @@
-//! From a file's bytes to text: decompression by magic number, decoding by byte-order mark.
+//! From a file's bytes to text: decompressed, decoded, and never too much of it at once.
 //!
 //! What leaves a [`TextReader`] is valid UTF-8 without byte-order mark and without NUL characters;
-//! anything else ends in a [`Fault`] that names the place and never the text. UTF-16 is recognized
-//! by its mark alone: guessing an encoding would corrupt notes silently.
+//! anything else ends in a [`Fault`] that names the place and never the text. Memory holds two
+//! blocks, however large the file.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Error, Result, anyhow};
-use thiserror::Error as ThisError;
+use anyhow::Result;
+
+use crate::prepare::compression::{self, Bytes, ReadCounts};
+use crate::prepare::encoding::{self, Decoding, Encoding, START_BYTES, Sequence};
+use crate::prepare::fault::{DOCUMENT_BYTES_MAX, Fault, file_error};
 
 const READ_BYTES: usize = 128 << 10;
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// Why a file is no text. Travels inside an [`io::Error`] through the parsers above.
-#[derive(Debug, ThisError, PartialEq, Eq)]
-pub enum Fault {
-    #[error(
-        "line {line}, byte {byte}: not valid {encoding}\n  hint: convert the file to UTF-8, for \
-         example with iconv"
-    )]
-    Encoding {
-        encoding: &'static str,
-        line: u64,
-        byte: u64,
-    },
-    #[error(
-        "line {line}, byte {byte}: a NUL character\n  hint: UTF-16 needs a byte-order mark; \
-         otherwise this is no text file"
-    )]
-    Nul { line: u64, byte: u64 },
-    #[error("the {format} data ends early\n  hint: the file is incomplete; copy it again")]
-    EndsEarly { format: &'static str },
-    #[error("the {format} data is damaged\n  hint: copy the file again")]
-    Damaged { format: &'static str },
+/// How the files of a source are opened.
+#[derive(Clone, Debug, Default)]
+pub struct Opening {
+    pub encoding: Encoding,
+    pub counts: Arc<ReadCounts>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    Utf8,
-    Utf16Little,
-    Utf16Big,
+/// A text with the name under which errors tell of it.
+pub struct TextFile {
+    pub path: Arc<Path>,
+    pub reader: TextReader,
+}
+
+/// Where a parser stands in a text. It lives beside the reader, which the parser owns.
+#[derive(Debug, Default)]
+pub struct Meter {
+    lines: AtomicU64,
+    /// Bytes handed out since the current document began, and the line of that.
+    document_bytes: AtomicU64,
+    document_line: AtomicU64,
 }
 
 /// Streams one file as valid UTF-8.
 pub struct TextReader {
-    input: Box<dyn Read + Send>,
-    compression: Option<&'static str>,
-    encoding: Option<Encoding>,
+    input: Bytes,
+    opening: Opening,
+    decoding: Option<Decoding>,
     /// Bytes read and not yet decoded: less than one character between calls.
     raw: Vec<u8>,
     ended: bool,
+    /// Whether a control character stands in what was decoded.
+    binary: bool,
     /// Decoded text, handed out up to `given`.
     text: Vec<u8>,
     given: usize,
     /// Line of the first byte of `raw`, from 1, and its place in the decompressed file, from 0.
     line: u64,
     byte: u64,
+    meter: Arc<Meter>,
 }
 
-/// Opens a file for reading as text; `bytes_read` counts the bytes taken from the file itself.
-pub fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<TextReader> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let counted = Counted {
-        file,
-        bytes_read: Arc::clone(bytes_read),
-    };
-    let mut buffered = BufReader::with_capacity(READ_BYTES, counted);
-    let start = buffered
-        .fill_buf()
-        .map_err(|error| file_error(path, error))?;
-    if start.starts_with(GZIP_MAGIC) {
-        let input = flate2::bufread::MultiGzDecoder::new(buffered);
-        return Ok(TextReader::new(Box::new(input), Some("gzip")));
+impl TextFile {
+    /// Opens a file for reading as text.
+    pub fn open(path: Arc<Path>, opening: &Opening) -> Result<Self> {
+        let input = compression::open(&path, &opening.counts)?;
+        let reader = TextReader::new(input, opening.clone());
+        Ok(Self { path, reader })
     }
-    if start.starts_with(ZSTD_MAGIC) {
-        let input = zstd::stream::read::Decoder::with_buffer(buffered)
-            .map_err(|error| file_error(path, error))?;
-        return Ok(TextReader::new(Box::new(input), Some("zstd")));
+
+    /// Reads bytes that are in memory as if they were a file; they may be compressed.
+    pub fn of_bytes(path: Arc<Path>, bytes: Vec<u8>, opening: &Opening) -> Result<Self> {
+        let input = compression::decompress(Cursor::new(bytes))
+            .map_err(|error| file_error(&path, &error))?;
+        let reader = TextReader::new(input, opening.clone());
+        Ok(Self { path, reader })
     }
-    Ok(TextReader::new(Box::new(buffered), None))
+
+    /// The whole text, line ends normalized.
+    pub fn read_whole(mut self) -> Result<String> {
+        let mut text = String::new();
+        self.reader
+            .read_to_string(&mut text)
+            .map_err(|error| file_error(&self.path, &error))?;
+        Ok(normalize_line_ends(text))
+    }
 }
 
-/// Names the file in an error of its reader.
-pub fn file_error(path: &Path, error: io::Error) -> Error {
-    match error.downcast::<Fault>() {
-        Ok(fault @ (Fault::Encoding { .. } | Fault::Nul { .. })) => {
-            anyhow!("{}, {fault}", path.display())
+impl Meter {
+    /// The line on which the next byte stands, from 1.
+    pub fn line(&self) -> u64 {
+        self.lines.load(Ordering::Relaxed) + 1
+    }
+
+    /// The next document begins on `line`; its bytes count from here.
+    pub fn begin_document(&self, line: u64) {
+        self.document_line.store(line, Ordering::Relaxed);
+        self.document_bytes.store(0, Ordering::Relaxed);
+    }
+
+    fn advance(&self, bytes: &[u8]) {
+        let lines = newlines(bytes);
+        if lines > 0 {
+            self.lines.fetch_add(lines, Ordering::Relaxed);
         }
-        Ok(fault) => anyhow!("{}: {fault}", path.display()),
-        Err(other) => anyhow!("cannot read {}: {other}", path.display()),
+        self.document_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        if self.document_bytes.load(Ordering::Relaxed) <= DOCUMENT_BYTES_MAX {
+            return Ok(());
+        }
+        let line = self.document_line.load(Ordering::Relaxed).max(1);
+        Err(Fault::TooLong { line })
     }
 }
 
@@ -107,98 +124,125 @@ pub fn normalize_line_ends(text: String) -> String {
 }
 
 impl TextReader {
-    fn new(input: Box<dyn Read + Send>, compression: Option<&'static str>) -> Self {
+    pub fn new(input: Bytes, opening: Opening) -> Self {
         Self {
             input,
-            compression,
-            encoding: None,
+            opening,
+            decoding: None,
             raw: Vec::new(),
             ended: false,
+            binary: false,
             text: Vec::new(),
             given: 0,
             line: 1,
             byte: 0,
+            meter: Arc::default(),
         }
+    }
+
+    /// Tells where the owner of this reader stands.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// Reads until there is text to hand out or the file has ended.
     fn fill(&mut self) -> io::Result<()> {
         self.text.clear();
         self.given = 0;
-        while self.text.is_empty() && !self.ended {
-            self.read_raw()?;
-            if self.encoding.is_none() {
-                if self.raw.len() < 3 && !self.ended {
-                    continue;
-                }
-                self.recognize_mark();
-            }
-            let decoded = match self.encoding.unwrap_or(Encoding::Utf8) {
-                Encoding::Utf8 => self.decode_utf8()?,
-                Encoding::Utf16Little => self.decode_utf16("UTF-16", u16::from_le_bytes)?,
-                Encoding::Utf16Big => self.decode_utf16("UTF-16", u16::from_be_bytes)?,
-            };
+        loop {
+            let before = (self.raw.len(), self.decoding);
+            let decoded = self.decode()?;
             if let Some(at) = self.text.iter().position(|byte| *byte == 0) {
-                let line = self.line + newlines(&self.text[..at]);
-                return Err(io::Error::other(Fault::Nul {
-                    line,
-                    byte: self.byte + at as u64,
-                }));
+                return Err(self.nul(at).into());
             }
             self.line += newlines(&self.text);
             self.byte += decoded as u64;
             self.raw.drain(..decoded);
+            if !self.text.is_empty() {
+                return Ok(());
+            }
+            if before != (self.raw.len(), self.decoding) {
+                continue;
+            }
+            if self.ended {
+                assert!(self.raw.is_empty(), "at its end a text is decoded whole");
+                return Ok(());
+            }
+            self.read_raw()?;
         }
-        Ok(())
     }
 
     fn read_raw(&mut self) -> io::Result<()> {
         let kept = self.raw.len();
         self.raw.resize(kept + READ_BYTES, 0);
         let result = self.input.read(&mut self.raw[kept..]);
-        let count = match (result, self.compression) {
-            (Ok(count), _) => count,
-            (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {
-                self.raw.truncate(kept);
-                return Ok(());
-            }
-            (Err(error), None) => return Err(error),
-            (Err(error), Some(format)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(io::Error::other(Fault::EndsEarly { format }));
-            }
-            (Err(_), Some(format)) => return Err(io::Error::other(Fault::Damaged { format })),
-        };
-        self.raw.truncate(kept + count);
-        self.ended = count == 0;
+        self.raw.truncate(kept + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(count) => self.ended = count == 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
-    fn recognize_mark(&mut self) {
-        let (encoding, mark) = match self.raw.as_slice() {
-            [0xef, 0xbb, 0xbf, ..] => (Encoding::Utf8, 3),
-            [0xff, 0xfe, ..] => (Encoding::Utf16Little, 2),
-            [0xfe, 0xff, ..] => (Encoding::Utf16Big, 2),
-            _ => (Encoding::Utf8, 0),
-        };
-        self.encoding = Some(encoding);
-        self.raw.drain(..mark);
-        self.byte += mark as u64;
+    /// Moves whole characters from the start of `raw` to `text`, or finds out how that is done.
+    /// Returns the bytes that are done with; none where more must be read first. What stands
+    /// before a fault is handed out before it.
+    fn decode(&mut self) -> Result<usize, Fault> {
+        match self.decoding {
+            None if self.raw.len() < START_BYTES && !self.ended => Ok(0),
+            None => {
+                let (decoding, mark) = encoding::recognize(&self.raw, self.opening.encoding)?;
+                self.decoding = Some(decoding);
+                Ok(mark)
+            }
+            Some(_) if self.raw.is_empty() => Ok(0),
+            Some(Decoding::Open) => self.decode_ascii(),
+            Some(Decoding::Utf8) => self.decode_utf8(),
+            Some(Decoding::Utf16Little) => self.decode_utf16(u16::from_le_bytes),
+            Some(Decoding::Utf16Big) => self.decode_utf16(u16::from_be_bytes),
+            Some(Decoding::Windows1252 { guessed }) => self.decode_windows_1252(guessed),
+        }
     }
 
-    /// Moves whole characters from `raw` to `text`; returns the bytes they took.
-    fn decode_utf8(&mut self) -> io::Result<usize> {
+    /// Up to the first byte beyond ASCII, where the choice falls.
+    fn decode_ascii(&mut self) -> Result<usize, Fault> {
+        let ascii = self.raw.iter().position(|byte| !byte.is_ascii());
+        let ascii = ascii.unwrap_or(self.raw.len());
+        let start = &self.raw[..ascii];
+        if ascii > 0 {
+            self.binary = self.binary || start.iter().any(|byte| encoding::is_binary(*byte));
+            self.text.extend_from_slice(start);
+            return Ok(ascii);
+        }
+        if !self.ended && encoding::first_sequence(&self.raw) == Sequence::Incomplete {
+            return Ok(0);
+        }
+        let decoding = encoding::decide(&self.raw, self.ended);
+        match decoding {
+            Some(Decoding::Windows1252 { .. }) if !self.binary => {
+                let files = &self.opening.counts.windows_1252_files;
+                files.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Decoding::Utf8) => {}
+            _ => return Err(self.fault("UTF-8 or Windows-1252")),
+        }
+        self.decoding = decoding;
+        Ok(0)
+    }
+
+    fn decode_utf8(&mut self) -> Result<usize, Fault> {
         let valid = match std::str::from_utf8(&self.raw) {
             Ok(text) => text.len(),
-            Err(error) if error.error_len().is_none() && !self.ended => error.valid_up_to(),
-            Err(error) => {
-                return Err(self.fault("UTF-8", error.valid_up_to(), error.valid_up_to()));
-            }
+            Err(error) if error.valid_up_to() > 0 => error.valid_up_to(),
+            Err(error) if error.error_len().is_none() && !self.ended => 0,
+            Err(_) => return Err(self.fault("UTF-8")),
         };
         self.text.extend_from_slice(&self.raw[..valid]);
         Ok(valid)
     }
 
-    fn decode_utf16(&mut self, name: &'static str, unit: fn([u8; 2]) -> u16) -> io::Result<usize> {
+    fn decode_utf16(&mut self, unit: fn([u8; 2]) -> u16) -> Result<usize, Fault> {
         let mut at = 0;
         let unit_at = |raw: &[u8], at: usize| Some(unit([*raw.get(at)?, *raw.get(at + 1)?]));
         while at < self.raw.len() {
@@ -209,133 +253,105 @@ impl TextReader {
                 break;
             }
             let units = first.into_iter().chain(second.filter(|_| leads));
-            let Some(Ok(character)) = char::decode_utf16(units).next() else {
-                return Err(self.fault(name, at, 0));
-            };
-            self.text
-                .extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-            at += character.len_utf16() * 2;
+            match char::decode_utf16(units).next() {
+                Some(Ok(character)) if character != '\0' => {
+                    at += character.len_utf16() * 2;
+                    self.push(character);
+                }
+                _ if at > 0 => break,
+                Some(Ok(_)) => return Err(self.nul(0)),
+                _ => return Err(self.fault("UTF-16")),
+            }
         }
         Ok(at)
     }
 
-    /// A decoding fault at `raw[at]`, of which `raw[..undecoded]` is not in `text` yet.
-    fn fault(&self, encoding: &'static str, at: usize, undecoded: usize) -> io::Error {
-        let line = self.line + newlines(&self.text) + newlines(&self.raw[..undecoded]);
-        io::Error::other(Fault::Encoding {
+    fn decode_windows_1252(&mut self, guessed: bool) -> Result<usize, Fault> {
+        let mut at = 0;
+        while at < self.raw.len() {
+            let rest = &self.raw[at..];
+            let doubtful = guessed && !rest[0].is_ascii();
+            let other = doubtful.then(|| encoding::first_sequence(rest));
+            let refused = guessed && encoding::is_binary(rest[0]);
+            match (encoding::windows_1252(rest[0]), other) {
+                (_, Some(Sequence::Incomplete)) if !self.ended => break,
+                (Some(character), _) if is_plain(character, other) && !refused => {
+                    self.push(character);
+                    at += 1;
+                }
+                _ if at > 0 => break,
+                (Some('\0'), _) => return Err(self.nul(0)),
+                (Some(_), Some(Sequence::Valid(_))) => {
+                    let (line, byte) = (self.line, self.byte);
+                    return Err(Fault::Mixed { line, byte });
+                }
+                _ => return Err(self.fault("Windows-1252")),
+            }
+        }
+        Ok(at)
+    }
+
+    fn push(&mut self, character: char) {
+        let mut bytes = [0; 4];
+        let encoded = character.encode_utf8(&mut bytes);
+        self.text.extend_from_slice(encoded.as_bytes());
+    }
+
+    /// The first character of `raw` is none of this encoding.
+    fn fault(&self, encoding: &'static str) -> Fault {
+        Fault::Encoding {
             encoding,
-            line,
+            line: self.line,
+            byte: self.byte,
+        }
+    }
+
+    /// A NUL at `text[at]`, or at the start of `raw` where there is no text.
+    fn nul(&self, at: usize) -> Fault {
+        Fault::Nul {
+            line: self.line + newlines(&self.text[..at]),
             byte: self.byte + at as u64,
-        })
+        }
+    }
+}
+
+impl BufRead for TextReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.meter.check()?;
+        if self.given == self.text.len() {
+            self.fill()?;
+        }
+        Ok(&self.text[self.given..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.meter
+            .advance(&self.text[self.given..self.given + count]);
+        self.given += count;
     }
 }
 
 impl Read for TextReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.given == self.text.len() {
-            self.fill()?;
-        }
-        let count = buffer.len().min(self.text.len() - self.given);
-        buffer[..count].copy_from_slice(&self.text[self.given..self.given + count]);
-        self.given += count;
+        let available = self.fill_buf()?;
+        let count = buffer.len().min(available.len());
+        buffer[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
         Ok(count)
     }
+}
+
+/// Whether a character of Windows-1252 may stand where `other` would stand in UTF-8.
+fn is_plain(character: char, other: Option<Sequence>) -> bool {
+    let contradicted =
+        matches!(other, Some(Sequence::Valid(other)) if encoding::in_windows_1252(other));
+    character != '\0' && !contradicted
 }
 
 /// The line ends in `bytes`.
-pub fn newlines(bytes: &[u8]) -> u64 {
+fn newlines(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// Counts what is read, for progress.
-struct Counted {
-    file: File,
-    bytes_read: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        self.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Hands out its bytes in small pieces, so that characters fall on every boundary.
-    struct Trickle(Vec<u8>, usize);
-
-    impl Read for Trickle {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let count = self.1.min(self.0.len()).min(buffer.len());
-            buffer[..count].copy_from_slice(&self.0[..count]);
-            self.0.drain(..count);
-            Ok(count)
-        }
-    }
-
-    fn decode(bytes: &[u8], piece: usize) -> Result<String, Fault> {
-        let mut reader = TextReader::new(Box::new(Trickle(bytes.to_vec(), piece)), None);
-        let mut text = Vec::new();
-        match reader.read_to_end(&mut text) {
-            Ok(_) => Ok(String::from_utf8(text).expect("the reader's promise")),
-            Err(error) => Err(error.downcast::<Fault>().expect("a fault of the text")),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn texts_survive_every_encoding(text in "[^\u{0}\u{feff}]{0,40}", piece in 1_usize..9) {
-            let units: Vec<u16> = text.encode_utf16().collect();
-            let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
-            let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
-            let marked = |mark: &[u8], rest: &[u8]| [mark, rest].concat();
-            for bytes in [
-                text.as_bytes().to_vec(),
-                marked(&[0xef, 0xbb, 0xbf], text.as_bytes()),
-                marked(&[0xff, 0xfe], &little),
-                marked(&[0xfe, 0xff], &big),
-            ] {
-                prop_assert_eq!(decode(&bytes, piece), Ok(text.clone()));
-            }
-        }
-    }
-
-    #[test]
-    fn faults_name_line_and_byte() {
-        let utf8 = |line, byte| {
-            Err(Fault::Encoding {
-                encoding: "UTF-8",
-                line,
-                byte,
-            })
-        };
-        let utf16 = |line, byte| {
-            Err(Fault::Encoding {
-                encoding: "UTF-16",
-                line,
-                byte,
-            })
-        };
-        for piece in 1..9 {
-            assert_eq!(decode(b"ab\ncd\nna\xefve", piece), utf8(3, 8));
-            assert_eq!(decode(b"caf\xc3", piece), utf8(1, 3));
-            assert_eq!(decode(b"\xff\xfea\0\n\0\0\xd8b\0", piece), utf16(2, 6));
-            assert_eq!(decode(b"\xff\xfea\0b", piece), utf16(1, 4));
-            assert_eq!(
-                decode(b"a\nb\0", piece),
-                Err(Fault::Nul { line: 2, byte: 3 })
-            );
-        }
-    }
-
-    #[test]
-    fn line_ends_become_newlines() {
-        assert_eq!(normalize_line_ends("a\r\nb\rc\n".to_owned()), "a\nb\nc\n");
-    }
-}
+mod tests;

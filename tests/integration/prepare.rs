@@ -27,6 +27,7 @@ mod bpe;
 mod documents;
 mod errors;
 mod folders;
+mod readers;
 mod shared_data;
 
 const CORPUS_FILE: &str = "corpus.yaml";

@@ -1,46 +1,45 @@
 //! JSON objects one after the other: one a line, or one to a file over many lines.
 //!
-//! Only the named fields are looked at. A field that is `null` counts as an empty text; one that is
-//! absent or no text is refused, as a sign that the wrong field was named.
+//! Only the named fields are looked at, and only they are kept in memory. A field that is `null`
+//! counts as an empty text; one that is absent or no text is refused, as a sign that the wrong
+//! field was named.
 
-use std::io::{self, Read};
+use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Error, Result, anyhow};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Deserializer;
 use serde_json::de::IoRead;
-use serde_json::{Deserializer, StreamDeserializer, Value};
 
-use crate::prepare::readers::{Document, Documents, Place};
-use crate::prepare::text::{TextReader, file_error, newlines, normalize_line_ends, open};
+use crate::prepare::fault::file_error;
+use crate::prepare::fields::Fields;
+use crate::prepare::readers::layout::Layout;
+use crate::prepare::readers::{At, Document, Documents, Place};
+use crate::prepare::text::{Meter, TextFile, TextReader};
 
-type Objects = StreamDeserializer<'static, IoRead<LineCounter>, Value>;
-
-/// The texts of `fields` in every object of a file, each a document.
-pub fn read(path: Arc<Path>, fields: &[String], bytes_read: &Arc<AtomicU64>) -> Result<Documents> {
-    let lines_read = Arc::new(AtomicU64::new(0));
-    let reader = LineCounter {
-        reader: open(&path, bytes_read)?,
-        lines_read: lines_read.clone(),
-    };
-    let objects = Deserializer::from_reader(reader).into_iter();
-    let file = JsonLines {
-        path,
-        fields: fields.to_vec(),
-        objects,
-        lines_read,
+/// The documents of every object of a file.
+pub fn read(file: TextFile, fields: &Fields) -> Documents {
+    let meter = file.reader.meter();
+    let objects = JsonLines {
+        path: file.path,
+        layout: Layout::new(fields),
+        objects: Deserializer::from_reader(file.reader),
+        meter,
         failed: false,
     };
-    Ok(Box::new(file.flatten()))
+    Box::new(objects.flatten())
 }
 
 /// One item an object: its documents, or the error that ends the file.
 struct JsonLines {
     path: Arc<Path>,
-    fields: Vec<String>,
-    objects: Objects,
-    lines_read: Arc<AtomicU64>,
+    layout: Layout,
+    objects: Deserializer<IoRead<TextReader>>,
+    /// The parser reads byte by byte, so the meter tells where it stands.
+    meter: Arc<Meter>,
     failed: bool,
 }
 
@@ -51,53 +50,75 @@ impl Iterator for JsonLines {
         if self.failed {
             return None;
         }
-        let documents: Vec<Result<Document>> = match self.objects.next()? {
-            Ok(value) => self.documents(value),
-            Err(error) => vec![Err(self.parse_error(error))],
+        self.meter.begin_document(self.meter.line());
+        // Passes over white space; an error that is none of the file's means that more follows.
+        match self.objects.end() {
+            Ok(()) => return None,
+            Err(error) if error.is_io() => {
+                self.failed = true;
+                return Some(vec![Err(self.parse_error(error))]);
+            }
+            Err(_) => {}
+        }
+        self.meter.begin_document(self.meter.line());
+        let wanted = Wanted(Some(&self.layout.names));
+        let documents = match wanted.deserialize(&mut self.objects) {
+            Ok(found) => self.documents(found),
+            Err(error) => Err(self.parse_error(error)),
         };
-        self.failed = documents.iter().any(Result::is_err);
-        Some(documents)
+        self.failed = documents.is_err();
+        Some(match documents {
+            Ok(documents) => documents.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
     }
 }
 
 impl JsonLines {
-    fn documents(&self, value: Value) -> Vec<Result<Document>> {
-        let line = self.lines_read.load(Ordering::Relaxed) + 1;
+    fn documents(&self, found: Found) -> Result<Vec<Document>> {
         let place = Place {
             file: Arc::clone(&self.path),
-            line,
+            at: At::Line(self.meter.line()),
         };
-        let Value::Object(mut object) = value else {
-            return vec![Err(anyhow!(
-                "{place}: {}, not a JSON object\n  hint: the format is one object a line",
-                kind(&value)
-            ))];
+        let fields = match found {
+            Found::Object(fields) => fields,
+            other => {
+                return Err(anyhow!(
+                    "{place}: {}, not a JSON object\n  hint: the format is one object a line",
+                    other.kind()
+                ));
+            }
         };
-        let document = |field: &String| match object.remove(field) {
-            Some(Value::String(text)) => Ok(Document {
-                text: normalize_line_ends(text),
-                place: place.clone(),
-            }),
-            Some(Value::Null) => Ok(Document {
-                text: String::new(),
-                place: place.clone(),
-            }),
+        let text = |(field, name): (Option<Found>, &String)| match field {
+            Some(Found::Text(text)) => Ok(text),
+            Some(Found::Null) => Ok(String::new()),
             Some(other) => Err(anyhow!(
-                "{place}: the field {field:?} is {}, not text\n  hint: set `text` to the field \
+                "{place}: the field {name:?} is {}, not text\n  hint: set `text` to the field \
                  that holds the document",
-                kind(&other)
+                other.kind()
             )),
             None => Err(anyhow!(
-                "{place}: no field {field:?}\n  hint: set `text` to the field that holds the \
+                "{place}: no field {name:?}\n  hint: set `text` to the field that holds the \
                  document"
             )),
         };
-        self.fields.iter().map(document).collect()
+        let named = fields.into_iter().zip(&self.layout.names);
+        let values = named.map(text).collect::<Result<Vec<String>>>()?;
+        let document = |text| Document {
+            text,
+            place: place.clone(),
+        };
+        Ok(self
+            .layout
+            .texts(&values)
+            .into_iter()
+            .map(document)
+            .collect())
     }
 
     fn parse_error(&self, error: serde_json::Error) -> Error {
         if error.is_io() {
-            return file_error(&self.path, io::Error::from(error));
+            return file_error(&self.path, &io::Error::from(error));
         }
         let what = if error.is_eof() {
             "the JSON ends early"
@@ -109,31 +130,85 @@ impl JsonLines {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
+/// A value as far as it matters here.
+enum Found {
+    /// The wanted fields, in their order; none where the object has no such field.
+    Object(Vec<Option<Found>>),
+    Text(String),
+    Null,
+    /// Anything else, by the kind of thing that it is.
+    Other(&'static str),
+}
+
+impl Found {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Object(_) => "an object",
+            Self::Text(_) => "a text",
+            Self::Null => "null",
+            Self::Other(kind) => kind,
+        }
     }
 }
 
-/// Counts the line ends that the parser has taken. The parser reads byte by byte, so the count is
-/// the line it stands on.
-struct LineCounter {
-    reader: TextReader,
-    lines_read: Arc<AtomicU64>,
+/// Reads a value; of an object at the top the named fields, of two of one name the last.
+struct Wanted<'a>(Option<&'a [String]>);
+
+impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+    type Value = Found;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, source: D) -> Result<Found, D::Error> {
+        source.deserialize_any(self)
+    }
 }
 
-impl Read for LineCounter {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        let lines = newlines(&buffer[..count]);
-        if lines > 0 {
-            self.lines_read.fetch_add(lines, Ordering::Relaxed);
+impl<'de> Visitor<'de> for Wanted<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+        let names = self.0.unwrap_or_default();
+        let mut fields: Vec<Option<Found>> = names.iter().map(|_| None).collect();
+        while let Some(name) = map.next_key::<String>()? {
+            match names.iter().position(|wanted| *wanted == name) {
+                Some(place) => fields[place] = Some(map.next_value_seed(Wanted(None))?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
         }
-        Ok(count)
+        Ok(Found::Object(fields))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Found, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Found::Other("a list"))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        Ok(Found::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
+        Ok(Found::Other("a truth value"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
+        Ok(Found::Other("a number"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
+        Ok(Found::Other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
+        Ok(Found::Other("a number"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        Ok(Found::Null)
     }
 }

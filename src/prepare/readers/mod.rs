@@ -1,24 +1,39 @@
 //! From a source to its documents, one after the other, in a fixed order.
 //!
-//! A reader streams: it holds one document at a time. It hands on text exactly as it stands in the
-//! field, line ends normalized; it never drops, joins or repairs a document. No error and no
-//! `Debug` output carries text, or a field's or column's name found in a file (a table without a
-//! header line has text for names).
+//! A reader streams: it holds one document at a time, of bounded length. It hands on text exactly
+//! as it stands in the field, line ends normalized; markup formats say in their modules what of an
+//! article is its text. It never drops or repairs a document, and joins only what the
+//! configuration says. No error and no `Debug` output carries text, or a field's or column's name
+//! found in a file (a table without a header line has text for names).
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use anyhow::Result;
 
-use crate::prepare::config::{InstitutionConfig, ReadConfig, SourceConfig};
-use crate::prepare::inputs::InputFile;
+use crate::prepare::compression::ReadCounts;
+use crate::prepare::config::{FilesConfig, InstitutionConfig, ReadConfig, SourceConfig};
+use crate::prepare::encoding::Encoding;
+use crate::prepare::inputs::{self, InputFile};
+use crate::prepare::readers::jats::Jats;
+use crate::prepare::readers::medquad::MedQuad;
+use crate::prepare::readers::pubmed::PubMed;
+use crate::prepare::readers::xml::{Extract, XmlDocuments};
 use crate::prepare::synthetic::Notes;
+use crate::prepare::text::{Opening, TextFile};
 
 pub mod csv_table;
+pub mod jats;
 pub mod json_lines;
-pub mod text_files;
+pub mod layout;
+pub mod medquad;
+pub mod parquet_table;
+pub mod prose;
+pub mod pubmed;
+pub mod tar_archive;
+pub mod text_grid;
+pub mod xml;
 
 /// One document as its source has it.
 pub struct Document {
@@ -30,35 +45,82 @@ pub struct Document {
 #[derive(Clone, Debug)]
 pub struct Place {
     pub file: Arc<Path>,
-    /// Line in the file, from 1; 0 where the whole file is the document.
-    pub line: u64,
+    pub at: At,
+}
+
+/// Where in its file a document stands; all count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The whole file is the document.
+    File,
+    Line(u64),
+    Row(u64),
 }
 
 pub type Documents = Box<dyn Iterator<Item = Result<Document>> + Send>;
+type Paths = std::vec::IntoIter<Arc<Path>>;
 
-/// Opens a source; `bytes_read` grows with the bytes taken from `files`.
+/// The files of a source, in the order in which they are read; at least one, except where the
+/// source is invented.
+pub fn find_files(read: &ReadConfig, folder: &Path) -> Result<Vec<InputFile>> {
+    let path = match read {
+        ReadConfig::JsonLines(config) => &config.path,
+        ReadConfig::Csv(config) => &config.path,
+        ReadConfig::Parquet(config) => &config.path,
+        ReadConfig::TextFiles(config)
+        | ReadConfig::PubmedXml(config)
+        | ReadConfig::Jats(config)
+        | ReadConfig::MedquadXml(config) => &config.path,
+        ReadConfig::TextGrid(config) => return text_grid::files::find_files(config, folder),
+        ReadConfig::Synthetic(_) => return Ok(Vec::new()),
+    };
+    inputs::expand(&folder.join(path))
+}
+
+/// Opens a source; `counts` tells what is read of `files`.
 pub fn open(
     institution: &InstitutionConfig,
     source: &SourceConfig,
     files: Vec<InputFile>,
-    bytes_read: Arc<AtomicU64>,
+    counts: Arc<ReadCounts>,
 ) -> Documents {
-    let paths = files.into_iter().map(|file| Arc::<Path>::from(file.path));
+    let paths: Vec<Arc<Path>> = files.into_iter().map(|file| shared(file.path)).collect();
+    let opening = |encoding: Encoding| Opening {
+        encoding,
+        counts: Arc::clone(&counts),
+    };
     match &source.read {
         ReadConfig::JsonLines(config) => {
-            let fields = config.text.names.clone();
-            chain(paths, move |path| {
-                json_lines::read(path, &fields, &bytes_read)
-            })
+            let texts = texts(paths.into_iter(), None, opening(config.encoding));
+            let fields = config.text.clone();
+            chain(texts, move |text| Ok(json_lines::read(text, &fields)))
         }
         ReadConfig::Csv(config) => {
-            let fields = config.text.names.clone();
-            chain(paths, move |path| {
-                csv_table::read(path, &fields, &bytes_read)
+            let texts = texts(paths.into_iter(), None, opening(config.encoding));
+            let config = config.clone();
+            chain(texts, move |text| csv_table::read(text, &config))
+        }
+        ReadConfig::Parquet(config) => {
+            let fields = config.text.clone();
+            chain(paths.into_iter().map(Ok), move |path| {
+                parquet_table::read(path, &fields, &counts)
             })
         }
-        ReadConfig::TextFiles(_) => {
-            Box::new(paths.map(move |path| text_files::read(path, &bytes_read)))
+        ReadConfig::TextFiles(config) => {
+            let files = texts(
+                paths.into_iter(),
+                config.members.clone(),
+                opening(config.encoding),
+            );
+            Box::new(files.map(|file| whole(file?)))
+        }
+        ReadConfig::PubmedXml(config) => markup::<PubMed>(paths, config, opening(config.encoding)),
+        ReadConfig::Jats(config) => markup::<Jats>(paths, config, opening(config.encoding)),
+        ReadConfig::MedquadXml(config) => {
+            markup::<MedQuad>(paths, config, opening(config.encoding))
+        }
+        ReadConfig::TextGrid(config) => {
+            text_grid::read(&paths, config.clone(), opening(config.encoding))
         }
         ReadConfig::Synthetic(config) => {
             let notes = Notes::new(config.style, &institution.id, &source.id);
@@ -66,7 +128,7 @@ pub fn open(
             Box::new((0..config.documents).map(move |number| {
                 let place = Place {
                     file: Arc::clone(&file),
-                    line: number + 1,
+                    at: At::Line(number + 1),
                 };
                 Ok(Document {
                     text: notes.note(number),
@@ -77,23 +139,64 @@ pub fn open(
     }
 }
 
+/// The files, or the members of the archives that they are.
+fn texts(
+    paths: Paths,
+    members: Option<String>,
+    opening: Opening,
+) -> Box<dyn Iterator<Item = Result<TextFile>> + Send> {
+    let Some(pattern) = members else {
+        return Box::new(paths.map(move |path| TextFile::open(path, &opening)));
+    };
+    Box::new(paths.flat_map(move |path| {
+        match tar_archive::open(path, pattern.clone(), opening.clone()) {
+            Ok(members) => Box::new(members) as Box<dyn Iterator<Item = _> + Send>,
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
+    }))
+}
+
+fn whole(file: TextFile) -> Result<Document> {
+    let place = Place {
+        file: Arc::clone(&file.path),
+        at: At::File,
+    };
+    let text = file.read_whole()?;
+    Ok(Document { text, place })
+}
+
+fn markup<E: Extract + 'static>(
+    paths: Vec<Arc<Path>>,
+    config: &FilesConfig,
+    opening: Opening,
+) -> Documents {
+    let files = texts(paths.into_iter(), config.members.clone(), opening);
+    chain(files, |file| Ok(Box::new(XmlDocuments::<E>::new(file))))
+}
+
 /// The documents of one file after the other; a file that does not open is one error.
-fn chain<I, F>(paths: I, mut read: F) -> Documents
+fn chain<T, I, F>(files: I, mut read: F) -> Documents
 where
-    I: Iterator<Item = Arc<Path>> + Send + 'static,
-    F: FnMut(Arc<Path>) -> Result<Documents> + Send + 'static,
+    I: Iterator<Item = Result<T>> + Send + 'static,
+    F: FnMut(T) -> Result<Documents> + Send + 'static,
 {
-    Box::new(paths.flat_map(move |path| match read(path) {
+    Box::new(files.flat_map(move |file| match file.and_then(&mut read) {
         Ok(documents) => documents,
         Err(error) => Box::new(std::iter::once(Err(error))) as Documents,
     }))
 }
 
+fn shared(path: PathBuf) -> Arc<Path> {
+    path.into()
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(f, "{}", self.file.display()),
-            line => write!(f, "{}, line {line}", self.file.display()),
+        let file = self.file.display();
+        match self.at {
+            At::File => write!(f, "{file}"),
+            At::Line(line) => write!(f, "{file}, line {line}"),
+            At::Row(row) => write!(f, "{file}, row {row}"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Corpus files and sources that are wrong: no manifest is left beside them.
 
-use super::{CORPUS, PRIVATE, Place, gzip};
+use super::{CORPUS, Outcome, PRIVATE, Place, gzip};
 
-/// What `cohort prepare` says of a corpus with one source, read by `read` from the given files.
-fn prepare_error(read: &str, files: &[(&str, Vec<u8>)]) -> String {
+/// What `cohort prepare` does with a corpus of one source, read by `read` from the given files.
+fn prepare(read: &str, files: &[(&str, Vec<u8>)]) -> (Place, Outcome) {
     let place = Place::with_corpus();
     let yaml = CORPUS
         .replace(
@@ -17,6 +17,12 @@ fn prepare_error(read: &str, files: &[(&str, Vec<u8>)]) -> String {
         place.write(name, content);
     }
     let outcome = place.cohort(&["prepare", "corpus.yaml"]);
+    (place, outcome)
+}
+
+/// What it says where it fails.
+fn prepare_error(read: &str, files: &[(&str, Vec<u8>)]) -> String {
+    let (place, outcome) = prepare(read, files);
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
     assert_eq!(outcome.stdout, "");
     assert!(!outcome.stderr.contains(PRIVATE), "an error repeats text");
@@ -78,11 +84,36 @@ fn sources() {
     error: clinic/notes: notes.jsonl.gz: the gzip data ends early
       hint: the file is incomplete; copy it again
     ");
-    let latin = [line.as_bytes(), b"{\"text\": \"na\xefve\"}\n"].concat();
-    let files = vec![("notes.jsonl", latin)];
+    let mixed = [line.as_bytes(), b"{\"text\": \"na\xefve caf\xc3\xa9\"}\n"].concat();
+    let files = vec![("notes.jsonl", mixed)];
     let plain = LINES.replace(".gz", "");
     insta::assert_snapshot!(prepare_error(&plain, &files), @r"
-    error: clinic/notes: notes.jsonl, line 2, byte 35: not valid UTF-8
-      hint: convert the file to UTF-8, for example with iconv
+    error: clinic/notes: notes.jsonl, line 2, byte 42: UTF-8 here and Windows-1252 before
+      hint: convert the file to one encoding, or name the right one with `encoding`
     ");
+}
+
+#[test]
+fn a_guessed_encoding_is_told_once() {
+    let files: Vec<(String, Vec<u8>)> = (0..9)
+        .map(|number| (format!("{number}.txt"), b"na\xefve note".to_vec()))
+        .collect();
+    let files: Vec<(&str, Vec<u8>)> = files
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.clone()))
+        .collect();
+    let warnings = |read: &str| {
+        let (_place, outcome) = prepare(read, &files);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        let lines = outcome.stderr.lines().filter(|line| line.contains("WARN"));
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let guessed = warnings("{text_files: {path: \"*.txt\"}}");
+    assert_eq!(guessed.len(), 1, "{guessed:?}");
+    assert!(
+        guessed[0].ends_with("source=clinic/notes files=9"),
+        "{guessed:?}"
+    );
+    let told = warnings("{text_files: {path: \"*.txt\", encoding: windows-1252}}");
+    assert!(told.is_empty(), "{told:?}");
 }

@@ -84,7 +84,7 @@ fn absent_fields() {
     let table = format!("id,{PRIVATE}\n1,2\n");
     insta::assert_snapshot!(failure(CSV, &[("notes.csv", table.into_bytes())]), @r#"
     clinic/notes: DIR/notes.csv, line 1: no column "text" among 2
-      hint: the first line names the columns; set `text` to the one that holds the document
+      hint: the first line names the columns; set `text` to the one that holds the document, and `separator` to what stands between them
     "#);
 }
 
@@ -140,24 +140,29 @@ fn truncated_and_damaged_compression() {
 #[test]
 fn invalid_encodings() {
     let latin = |text: &str| [PRIVATE.as_bytes(), b"\n", text.as_bytes(), b"na\xefve"].concat();
-    insta::assert_snapshot!(failure(FILES, &[("1.txt", latin(""))]), @r"
+    let told = |read: &str| read.replace('}', ", encoding: utf-8}");
+    insta::assert_snapshot!(failure(&told(FILES), &[("1.txt", latin(""))]), @r"
     clinic/notes: DIR/1.txt, line 2, byte 13: not valid UTF-8
-      hint: convert the file to UTF-8, for example with iconv
+      hint: convert the file to UTF-8, for example with iconv, or name its encoding with `encoding`
     ");
-    let json = [b"{\"text\": \"a\"}\n".to_vec(), latin("{\"text\": \"")].concat();
-    insta::assert_snapshot!(failure(JSON, &[("notes.jsonl", json)]), @r"
-    clinic/notes: DIR/notes.jsonl, line 3, byte 37: not valid UTF-8
-      hint: convert the file to UTF-8, for example with iconv
+    let json = [
+        b"{\"text\": \"a\"}\n\n{\"text\": \"".to_vec(),
+        b"na\xefve\"}".to_vec(),
+    ]
+    .concat();
+    insta::assert_snapshot!(failure(&told(JSON), &[("notes.jsonl", json)]), @r"
+    clinic/notes: DIR/notes.jsonl, line 3, byte 27: not valid UTF-8
+      hint: convert the file to UTF-8, for example with iconv, or name its encoding with `encoding`
     ");
     let table = [b"id,text\n1,".to_vec(), latin("2,")].concat();
-    insta::assert_snapshot!(failure(CSV, &[("notes.csv", table)]), @r"
+    insta::assert_snapshot!(failure(&told(CSV), &[("notes.csv", table)]), @r"
     clinic/notes: DIR/notes.csv, line 3, byte 25: not valid UTF-8
-      hint: convert the file to UTF-8, for example with iconv
+      hint: convert the file to UTF-8, for example with iconv, or name its encoding with `encoding`
     ");
-    let nul = PRIVATE.bytes().flat_map(|byte| [byte, 0]).collect();
+    let nul = format!("{PRIVATE}\0").into_bytes();
     insta::assert_snapshot!(failure(FILES, &[("1.txt", nul)]), @r"
-    clinic/notes: DIR/1.txt, line 1, byte 1: a NUL character
-      hint: UTF-16 needs a byte-order mark; otherwise this is no text file
+    clinic/notes: DIR/1.txt, line 1, byte 10: a NUL character, so this is no text
+      hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
     ");
 }
 
@@ -254,7 +259,7 @@ fn misspelled_fields_and_wrong_types() {
         config_failure(&GOOD.replace(from, to))
     };
     insta::assert_snapshot!(changed("            text: note", "            txt: note"), @r"
-    corpus.yaml:14:13: unknown field `txt`, expected one of path, text
+    corpus.yaml:14:13: unknown field `txt`, expected one of path, text, separator, quoted, encoding
        |
     14 |             txt: note
        |             ^
@@ -266,7 +271,7 @@ fn misspelled_fields_and_wrong_types() {
        |         ^
     ");
     insta::assert_snapshot!(changed("csv:", "cvs:"), @r"
-    corpus.yaml:12:11: unknown variant `cvs`, expected one of json_lines, csv, text_files, synthetic
+    corpus.yaml:12:11: unknown variant `cvs`, expected one of json_lines, csv, parquet, text_files, pubmed_xml, jats, medquad_xml, text_grid, synthetic
        |
     12 |           cvs:
        |           ^
@@ -277,8 +282,35 @@ fn misspelled_fields_and_wrong_types() {
     4 | max_length: long
       |             ^
     ");
+    insta::assert_snapshot!(changed("text: note", "text: {joined: [a]}"), @r"
+    corpus.yaml:14:20: unknown field `joined`, expected one of join
+       |
+    14 |             text: {joined: [a]}
+       |                    ^
+    ");
+    insta::assert_snapshot!(changed("text: note", "text: {join: []}"), @r"
+    corpus.yaml:12:11: institutions[0].sources[0].read[0].text.documents[0]: its length must be at least 1
+       |
+    12 |           csv:
+       |           ^
+    ");
+    let grid = "text_grid: {path: \"{speaker}/{speaker}.TextGrid\", speakers: {a: A}}";
+    let csv = &GOOD[GOOD.find("csv:").unwrap()..];
+    insta::assert_snapshot!(changed(csv, grid), @r#"
+    corpus.yaml:12:11: institutions[0].sources[0].read[0].path: {speaker} must stand in the name of the file alone, and once
+       |
+    12 |           text_grid: {path: "{speaker}/{speaker}.TextGrid", speakers: {a: A}}
+       |           ^
+    "#);
+    let unknown = "text: note\n            encoding: latin1";
+    insta::assert_snapshot!(changed("text: note", unknown), @r"
+    corpus.yaml:15:23: unknown variant `latin1`, expected one of auto, utf-8, utf-16, windows-1252
+       |
+    15 |             encoding: latin1
+       |                       ^
+    ");
     insta::assert_snapshot!(changed("text: note", "text: 7"), @r"
-    corpus.yaml:14:13: invalid type: integer `7`, expected a field name or a list of field names
+    corpus.yaml:14:13: invalid type: integer `7`, expected a field name, {join: [field names]}, or a list of these
        |
     14 |             text: 7
        |             ^

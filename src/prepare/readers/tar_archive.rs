@@ -1,0 +1,193 @@
+//! The members of a tar archive that match a pattern, in the archive's order, each as if it were a
+//! file.
+//!
+//! The archive streams, compressed or not, and members may be compressed themselves; memory holds
+//! one of them. Names match as those of files do: one that begins with a dot is passed over unless
+//! the pattern asks for it. Only files count, neither links nor folders.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Error, Result, anyhow};
+use tar::{Archive, EntryType};
+
+use crate::prepare::compression::{self, Bytes};
+use crate::prepare::fault::{DOCUMENT_BYTES_MAX, Fault, file_error};
+use crate::prepare::inputs::path_matches;
+use crate::prepare::text::{Opening, TextFile};
+
+const BLOCK_BYTES: usize = 512;
+/// For the headers of one member: long names and attributes.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// The matching members of one archive.
+pub struct Members {
+    path: Arc<Path>,
+    pattern: String,
+    opening: Opening,
+    archive: Bytes,
+    ended: bool,
+}
+
+/// A member as its header tells of it, and its bytes where it matches.
+struct Member {
+    name: String,
+    /// Bytes up to the next header that have not been read.
+    left: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+/// Opens an archive for the members that match `pattern`.
+pub fn open(path: Arc<Path>, pattern: String, opening: Opening) -> Result<Members> {
+    let archive = compression::open(&path, &opening.counts)?;
+    Ok(Members {
+        path,
+        pattern,
+        opening,
+        archive,
+        ended: false,
+    })
+}
+
+impl Iterator for Members {
+    type Item = Result<TextFile>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.ended {
+            let found = self.next_member();
+            self.ended = !matches!(found, Ok(Some(_)));
+            match found {
+                Err(error) => return Some(Err(error)),
+                Ok(Some(Member {
+                    name,
+                    bytes: Some(bytes),
+                    ..
+                })) => {
+                    let path = self.member_path(&name);
+                    return Some(TextFile::of_bytes(path, bytes, &self.opening));
+                }
+                Ok(_) => {}
+            }
+        }
+        None
+    }
+}
+
+impl Members {
+    /// The next member; none at the end of the archive.
+    fn next_member(&mut self) -> Result<Option<Member>> {
+        let mut block = [0; BLOCK_BYTES];
+        let count = read_block(&mut self.archive, &mut block);
+        let count = count.map_err(|error| file_error(&self.path, &error))?;
+        if count < BLOCK_BYTES {
+            return Err(self.ends_early());
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            // What follows the end mark is filling, but its check sums count.
+            io::copy(&mut self.archive, &mut io::sink())
+                .map_err(|error| file_error(&self.path, &error))?;
+            return Ok(None);
+        }
+        let member = self.read_member(&block)?;
+        let skipped = io::copy(
+            &mut self.archive.by_ref().take(member.left),
+            &mut io::sink(),
+        )
+        .map_err(|error| file_error(&self.path, &error))?;
+        if skipped < member.left {
+            return Err(self.ends_early());
+        }
+        Ok(Some(member))
+    }
+
+    /// Reads the headers that begin with `block`, and the member where it matches. An archive of
+    /// its own for each member, as one for all could not be kept beside the stream it reads.
+    fn read_member(&mut self, block: &[u8]) -> Result<Member> {
+        let limit = DOCUMENT_BYTES_MAX + HEADER_BYTES_MAX;
+        let mut archive = Archive::new(block.chain(&mut self.archive).take(limit));
+        let entry = archive.entries().and_then(|mut entries| {
+            let entry = entries.next().transpose()?;
+            entry.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        });
+        let mut entry = match entry {
+            Ok(entry) => entry,
+            Err(error) => return Err(self.header_error(&error)),
+        };
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let size = entry.size();
+        let kind = entry.header().entry_type();
+        if kind == EntryType::GNUSparse {
+            return Err(anyhow!(
+                "{}: a sparse member, which is not read\n  hint: pack the archive anew",
+                self.path.display()
+            ));
+        }
+        let Some(stored) = size.checked_next_multiple_of(BLOCK_BYTES as u64) else {
+            return Err(self.damaged());
+        };
+        let wanted = kind.is_file() && path_matches(&self.pattern, &name);
+        if !wanted {
+            return Ok(Member {
+                name,
+                left: stored,
+                bytes: None,
+            });
+        }
+        if size > DOCUMENT_BYTES_MAX {
+            return Err(Fault::TooLong { line: 1 }.of(&self.member_path(&name)));
+        }
+        let mut bytes = Vec::new();
+        let read = entry.read_to_end(&mut bytes);
+        if let Err(error) = read {
+            return Err(file_error(&self.path, &error));
+        }
+        if (bytes.len() as u64) < size {
+            return Err(self.ends_early());
+        }
+        Ok(Member {
+            name,
+            left: stored - size,
+            bytes: Some(bytes),
+        })
+    }
+
+    /// The name under which errors tell of a member; no name in an archive hides the archive's.
+    fn member_path(&self, name: &str) -> Arc<Path> {
+        Path::new(&format!("{}/{name}", self.path.display())).into()
+    }
+
+    fn header_error(&self, error: &io::Error) -> Error {
+        match error.get_ref() {
+            Some(inner) if inner.is::<Fault>() => file_error(&self.path, error),
+            // The archive's own messages may repeat names.
+            _ => self.damaged(),
+        }
+    }
+
+    fn damaged(&self) -> Error {
+        anyhow!(
+            "{}: no tar archive, or a damaged one\n  hint: `members` is for archives alone; copy \
+             the file again if it is one",
+            self.path.display()
+        )
+    }
+
+    fn ends_early(&self) -> Error {
+        Fault::EndsEarly { format: "tar" }.of(&self.path)
+    }
+}
+
+/// Fills `block` as far as there are bytes; returns how many.
+fn read_block(input: &mut Bytes, block: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match input.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

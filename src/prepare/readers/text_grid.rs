@@ -1,0 +1,197 @@
+//! Praat's TextGrid files of transcribed speech: the turns of all speakers of one conversation, in
+//! the order in which they begin, are one document of a line each.
+//!
+//! A speaker has a file, where the path says `{speaker}`, or else a tier of that name in the one
+//! file. Empty intervals are silence and dropped. Marks of the transcribers in capital letters,
+//! such as `<UNIN/>` for what could not be understood, are dropped as they are no speech; what
+//! stands between two of them, such as `<UNSURE>` and `</UNSURE>`, stays. Long and short files read
+//! alike: Praat itself looks only at free-standing numbers, texts in quotes and flags in angle
+//! brackets, and takes everything else for comment (manual page "`TextGrid` file formats").
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Error, Result, anyhow};
+
+use crate::prepare::config::TextGridConfig;
+use crate::prepare::readers::prose::Prose;
+use crate::prepare::readers::{At, Document, Documents, Place};
+use crate::prepare::text::{Opening, TextFile};
+
+pub mod files;
+mod tokens;
+
+use tokens::Tokens;
+
+/// Something said, from `start` on, in seconds.
+struct Turn {
+    start: f64,
+    /// Place among the configuration's speakers.
+    speaker: usize,
+    text: String,
+}
+
+/// Intervals of one tier, by their starts.
+struct Tier {
+    name: String,
+    intervals: Vec<(f64, String)>,
+}
+
+/// The conversations that `paths` hold, which are as [`files::find_files`] orders them.
+pub fn read(paths: &[Arc<Path>], config: TextGridConfig, opening: Opening) -> Documents {
+    let files = if config.has_file_each() {
+        config.speakers.len()
+    } else {
+        1
+    };
+    let groups: Vec<Vec<Arc<Path>>> = paths.chunks(files).map(<[_]>::to_vec).collect();
+    let conversations = groups.into_iter();
+    Box::new(conversations.map(move |paths| conversation(&paths, &config, &opening)))
+}
+
+fn conversation(
+    paths: &[Arc<Path>],
+    config: &TextGridConfig,
+    opening: &Opening,
+) -> Result<Document> {
+    let mut turns = Vec::new();
+    for (speaker, (key, _)) in config.speakers.iter().enumerate() {
+        let path = if config.has_file_each() {
+            &paths[speaker]
+        } else {
+            &paths[0]
+        };
+        let mut tiers = tiers(path, opening)?;
+        if !config.has_file_each() {
+            tiers.retain(|tier| tier.name == *key);
+            if tiers.is_empty() {
+                return Err(anyhow!(
+                    "{}: no tier {key:?}\n  hint: without {{speaker}} in `path` each of \
+                     `speakers` is a tier of the file",
+                    path.display()
+                ));
+            }
+        }
+        let intervals = tiers.into_iter().flat_map(|tier| tier.intervals);
+        turns.extend(intervals.map(|(start, text)| Turn {
+            start,
+            speaker,
+            text,
+        }));
+    }
+    turns.sort_by(|a, b| {
+        let by_start = a.start.total_cmp(&b.start);
+        by_start.then(a.speaker.cmp(&b.speaker))
+    });
+    let labels: Vec<&String> = config.speakers.values().collect();
+    let mut prose = Prose::default();
+    for turn in turns {
+        let before = prose.mark();
+        prose.push(labels[turn.speaker]);
+        prose.push(" ");
+        let labelled = prose.mark();
+        prose.push(&without_marks(&turn.text));
+        if prose.is_at(labelled) {
+            prose.back_to(before);
+        }
+        prose.end_line();
+    }
+    let place = Place {
+        file: Arc::clone(&paths[0]),
+        at: At::File,
+    };
+    Ok(Document {
+        text: prose.finish(),
+        place,
+    })
+}
+
+/// The interval tiers of one file.
+fn tiers(path: &Arc<Path>, opening: &Opening) -> Result<Vec<Tier>> {
+    let text = TextFile::open(Arc::clone(path), opening)?.read_whole()?;
+    let mut tokens = Tokens::new(&text);
+    let wrong = |tokens: &Tokens<'_>, what: &str| wrong(path, tokens, what);
+    let kind = tokens.text().filter(|kind| kind.starts_with("ooTextFile"));
+    let class = tokens.text().filter(|class| class == "TextGrid");
+    if kind.is_none() || class.is_none() {
+        return Err(wrong(&tokens, "no TextGrid"));
+    }
+    let bounds = (tokens.number(), tokens.number());
+    if bounds.0.is_none() || bounds.1.is_none() {
+        return Err(wrong(&tokens, "a time is missing"));
+    }
+    let mut tiers = Vec::new();
+    if !tokens.flag("<exists>") {
+        return Ok(tiers);
+    }
+    for _ in 0..count(path, &mut tokens)? {
+        let Some((class, name)) = tokens.text().zip(tokens.text()) else {
+            return Err(wrong(&tokens, "a tier is missing"));
+        };
+        if tokens.number().zip(tokens.number()).is_none() {
+            return Err(wrong(&tokens, "a time is missing"));
+        }
+        let is_interval = class == "IntervalTier";
+        let mut intervals = Vec::new();
+        for _ in 0..count(path, &mut tokens)? {
+            let start = tokens.number();
+            // A point has one time, an interval two.
+            let end = if is_interval { tokens.number() } else { start };
+            let Some((start, text)) = start.filter(|_| end.is_some()).zip(tokens.text()) else {
+                return Err(wrong(&tokens, "an interval is incomplete"));
+            };
+            if is_interval {
+                intervals.push((start, text));
+            }
+        }
+        if is_interval {
+            tiers.push(Tier { name, intervals });
+        }
+    }
+    if !tokens.at_end() {
+        return Err(wrong(&tokens, "there is more than is counted"));
+    }
+    Ok(tiers)
+}
+
+fn count(path: &Path, tokens: &mut Tokens<'_>) -> Result<u64> {
+    let number = tokens.number().filter(|number| *number >= 0.0);
+    match number {
+        Some(number) => Ok(number as u64),
+        None => Err(wrong(path, tokens, "a count is missing")),
+    }
+}
+
+fn wrong(path: &Path, tokens: &Tokens<'_>, what: &str) -> Error {
+    anyhow!(
+        "{}, line {}: {what}\n  hint: save the file anew with Praat as a text file, long or short",
+        path.display(),
+        tokens.line()
+    )
+}
+
+/// The text without marks such as `<UNIN/>`.
+fn without_marks(text: &str) -> String {
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('<') {
+        let (before, mark) = rest.split_at(at);
+        kept.push_str(before);
+        if let Some(length) = mark_length(mark) {
+            rest = &mark[length..];
+        } else {
+            kept.push('<');
+            rest = &mark[1..];
+        }
+    }
+    kept + rest
+}
+
+/// The bytes of the mark that `text` begins with, if it does.
+fn mark_length(text: &str) -> Option<usize> {
+    let inner = &text[1..text.find('>')?];
+    let name = inner.strip_prefix('/').unwrap_or(inner);
+    let name = name.strip_suffix('/').unwrap_or(name).trim_end();
+    let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+    (!name.is_empty() && name.chars().all(is_name)).then(|| inner.len() + 2)
+}

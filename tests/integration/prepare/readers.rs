@@ -1,0 +1,77 @@
+//! From files of every format to the texts of their documents, without a tokenizer in between.
+
+use std::io;
+use std::sync::Arc;
+
+use cohort::prepare::compression::ReadCounts;
+use cohort::prepare::readers;
+
+use super::{Workspace, gzip};
+
+mod archives;
+mod columns;
+mod encodings;
+mod hostile;
+mod limits;
+mod markup;
+mod speech;
+mod tables;
+
+/// Stands in every bad input where text stands; no error may repeat it.
+const PRIVATE: &str = "Przewalski";
+
+/// Files of a source, by their names.
+type Files<'a> = &'a [(&'a str, Vec<u8>)];
+
+/// The texts of a source, or why there are none, with the workspace's folder as `DIR`.
+fn texts(read: &str, files: Files<'_>) -> Result<Vec<String>, String> {
+    documents(read, files).map(|documents| documents.into_iter().map(|(_, text)| text).collect())
+}
+
+/// The documents of a source: where they stand and their texts.
+fn documents(read: &str, files: Files<'_>) -> Result<Vec<(String, String)>, String> {
+    let source = format!("  - {{id: notes, licence: x, read: {{{read}}}}}");
+    let workspace = Workspace::new("max_length: 64", &source);
+    for (name, bytes) in files {
+        workspace.write(name, bytes);
+    }
+    let folder = workspace.folder.path();
+    let shorten = |text: String| text.replace(&folder.display().to_string(), "DIR");
+    let config = workspace.config();
+    let institution = &config.institutions[0];
+    let source = &institution.sources[0];
+    let read = || -> anyhow::Result<Vec<(String, String)>> {
+        let found = readers::find_files(&source.read, folder)?;
+        let counts = Arc::<ReadCounts>::default();
+        let documents = readers::open(institution, source, found, counts);
+        let documents = documents.map(|document| {
+            let document = document?;
+            Ok((document.place.to_string(), document.text))
+        });
+        documents.collect()
+    };
+    match read() {
+        Ok(documents) => Ok(documents
+            .into_iter()
+            .map(|(place, text)| (shorten(place), text))
+            .collect()),
+        Err(error) => {
+            for shown in [format!("{error:#}"), format!("{error:?}")] {
+                assert!(!shown.contains(PRIVATE), "an error repeats text: {shown}");
+            }
+            Err(shorten(format!("{error:#}")))
+        }
+    }
+}
+
+/// The error of a source that must not be read.
+fn refused(read: &str, files: Files<'_>) -> String {
+    texts(read, files).expect_err("the input is bad")
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    let mut encoder = liblzma::read::XzEncoder::new(bytes, 6);
+    io::copy(&mut encoder, &mut packed).unwrap();
+    packed
+}

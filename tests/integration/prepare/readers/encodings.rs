@@ -1,0 +1,90 @@
+//! Compressions and encodings, and the files that lie among texts and are none.
+
+use super::{PRIVATE, gzip, refused, texts, xz};
+
+const FILES: &str = "text_files: {path: \"*.txt\"}";
+const JSON: &str = "json_lines: {path: notes.jsonl, text: text}";
+
+#[test]
+fn every_compression_reads_alike() {
+    let text = "A line of a note.\n".repeat(20_000);
+    let zstd = zstd::encode_all(text.as_bytes(), 3).unwrap();
+    let (head, tail) = text.as_bytes().split_at(70_001);
+    let files = [
+        ("1.txt", text.clone().into_bytes()),
+        ("2.txt", gzip(&[head, tail])),
+        ("3.txt", zstd),
+        ("4.txt", xz(text.as_bytes())),
+        ("5.txt", [xz(head), xz(tail)].concat()),
+    ];
+    let read = texts(FILES, &files).unwrap();
+    assert_eq!(read.len(), files.len());
+    assert!(read.iter().all(|read| *read == text));
+}
+
+#[test]
+fn truncated_and_damaged_xz() {
+    let line = format!("{{\"text\": \"{PRIVATE}\"}}\n").repeat(500);
+    let whole = xz(line.as_bytes());
+    let half = whole[..whole.len() / 2].to_vec();
+    insta::assert_snapshot!(refused(JSON, &[("notes.jsonl", half)]), @r"
+    DIR/notes.jsonl: the xz data ends early
+      hint: the file is incomplete; copy it again
+    ");
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 0xff;
+    insta::assert_snapshot!(refused(JSON, &[("notes.jsonl", damaged)]), @r"
+    DIR/notes.jsonl: the xz data is damaged
+      hint: copy the file again
+    ");
+}
+
+#[test]
+fn encodings_are_told_or_seen() {
+    let little: Vec<u8> = "Sated, no pain."
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let files = [
+        ("1.txt", b"Caf\xe9 au lait, 38.5 \xb0C".to_vec()),
+        ("2.txt", "\u{feff}Café".as_bytes().to_vec()),
+        ("3.txt", little),
+    ];
+    let expected = ["Café au lait, 38.5 °C", "Café", "Sated, no pain."];
+    assert_eq!(texts(FILES, &files).unwrap(), expected);
+    let told = "text_files: {path: \"*.txt\", encoding: windows-1252}";
+    assert_eq!(texts(told, &files[..2]).unwrap(), expected[..2]);
+    let told = "text_files: {path: \"*.txt\", encoding: utf-16}";
+    assert_eq!(texts(told, &files[1..]).unwrap(), expected[1..]);
+    let told = "text_files: {path: \"*.txt\", encoding: utf-8}";
+    insta::assert_snapshot!(refused(told, &files), @r"
+    DIR/1.txt, line 1, byte 3: not valid UTF-8
+      hint: convert the file to UTF-8, for example with iconv, or name its encoding with `encoding`
+    ");
+    // Two encodings in one file cannot both be right.
+    let table = b"id,text\n1,na\xefve\n2,na\xc3\xafve\n".to_vec();
+    let csv = "csv: {path: notes.csv, text: text}";
+    insta::assert_snapshot!(refused(csv, &[("notes.csv", table)]), @r"
+    DIR/notes.csv, line 3, byte 20: UTF-8 here and Windows-1252 before
+      hint: convert the file to one encoding, or name the right one with `encoding`
+    ");
+}
+
+#[test]
+fn files_that_are_no_text() {
+    let pdf = format!("%PDF-1.7\n%\u{e2}\n{PRIVATE}");
+    insta::assert_snapshot!(refused(FILES, &[("1.txt", pdf.into_bytes())]), @r"
+    DIR/1.txt: a PDF document, not a text
+      hint: convert it to plain text, or take it out of `path`
+    ");
+    let image = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", PRIVATE.as_bytes()].concat();
+    insta::assert_snapshot!(refused(FILES, &[("1.txt", image)]), @r"
+    DIR/1.txt, line 3, byte 8: a NUL character, so this is no text
+      hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
+    ");
+    let zeros = vec![0; 5000];
+    insta::assert_snapshot!(refused(JSON, &[("notes.jsonl", zeros)]), @r"
+    DIR/notes.jsonl, line 1, byte 0: a NUL character, so this is no text
+      hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
+    ");
+}

@@ -1,0 +1,94 @@
+//! Separated values and JSON: separators, quotes, joined fields.
+
+use super::{PRIVATE, documents, refused, texts};
+
+#[test]
+fn separators_and_quotes() {
+    let note = "a \"quoted\" word,\nand; more";
+    let quoted = format!("\"{}\"", note.replace('"', "\"\""));
+    for (name, separator) in [
+        ("tab", '\t'),
+        ("semicolon", ';'),
+        ("bar", '|'),
+        ("comma", ','),
+    ] {
+        let read = format!("csv: {{path: notes.csv, text: note, separator: {name}}}");
+        let table = format!("id{separator}note\n1{separator}{quoted}\n2{separator}b\n");
+        let read = texts(&read, &[("notes.csv", table.into_bytes())]).unwrap();
+        assert_eq!(read, [note, "b"], "{name}");
+    }
+    // Where quotes mean nothing, one that is not closed swallows no rows.
+    let read = "csv: {path: notes.tsv, text: note, separator: tab, quoted: false}";
+    let table = b"id\tnote\n1\t\"so he said\n2\tb\n".to_vec();
+    assert_eq!(
+        texts(read, &[("notes.tsv", table)]).unwrap(),
+        ["\"so he said", "b"]
+    );
+    let read = "csv: {path: notes.csv, text: note}";
+    let table = format!("id\tnote\n1\t{PRIVATE}\n");
+    insta::assert_snapshot!(refused(read, &[("notes.csv", table.into_bytes())]), @r#"
+    DIR/notes.csv, line 1: no column "note" among 1
+      hint: the first line names the columns; set `text` to the one that holds the document, and `separator` to what stands between them
+    "#);
+}
+
+#[test]
+fn fields_are_joined_or_documents_of_their_own() {
+    let table = b"q,a,note\nWhy?,So.,n1\nHow?,,n2\n,,n3\n".to_vec();
+    let lines = [
+        serde_json::json!({"q": "Why?", "a": "So.", "note": "n1", "tags": [{"x": [1, "q"]}]}),
+        serde_json::json!({"note": "n2", "a": null, "q": "How?", "nested": {"q": "no"}}),
+        serde_json::json!({"q": "", "a": "", "note": "n3"}),
+    ];
+    let lines = lines.map(|line| line.to_string()).join("\n");
+    for (text, expected) in [
+        ("note", &["n1", "n2", "n3"][..]),
+        ("{join: [q, a]}", &["Why?\nSo.", "How?", ""]),
+        (
+            "[note, {join: [q, a]}]",
+            &["n1", "Why?\nSo.", "n2", "How?", "n3", ""],
+        ),
+    ] {
+        let csv = format!("csv: {{path: t.csv, text: {text}}}");
+        assert_eq!(texts(&csv, &[("t.csv", table.clone())]).unwrap(), expected);
+        let json = format!("json_lines: {{path: t.jsonl, text: {text}}}");
+        let file = [("t.jsonl", lines.clone().into_bytes())];
+        assert_eq!(texts(&json, &file).unwrap(), expected);
+    }
+}
+
+#[test]
+fn objects_keep_their_lines() {
+    let read = "json_lines: {path: t.json, text: t}";
+    let objects = b"\n{\"t\": \"a\"}\n\n{\n\"t\": \"b\"\n} {\"t\": \"c\"}  \n".to_vec();
+    let read = documents(read, &[("t.json", objects)]).unwrap();
+    let place = |line: u32| format!("DIR/t.json, line {line}");
+    let expected = [(place(2), "a"), (place(6), "b"), (place(6), "c")];
+    assert_eq!(read, expected.map(|(place, text)| (place, text.to_owned())));
+}
+
+#[test]
+fn values_that_are_no_objects() {
+    let read = "json_lines: {path: t.json, text: t}";
+    for (json, kind) in [
+        (format!("\"{PRIVATE}\""), "a text"),
+        ("7".to_owned(), "a number"),
+        ("-7.5".to_owned(), "a number"),
+        ("true".to_owned(), "a truth value"),
+        ("null".to_owned(), "null"),
+        (format!("[[\"{PRIVATE}\"], 1]"), "a list"),
+    ] {
+        assert_eq!(
+            refused(read, &[("t.json", json.clone().into_bytes())]),
+            format!(
+                "DIR/t.json, line 1: {kind}, not a JSON object\n  hint: the format is one object \
+                 a line"
+            )
+        );
+        let field = format!("{{\"t\": {json}}}");
+        match texts(read, &[("t.json", field.into_bytes())]) {
+            Ok(read) => assert!(matches!(kind, "a text" | "null"), "{read:?}"),
+            Err(error) => assert!(error.contains(&format!("is {kind}, not text")), "{error}"),
+        }
+    }
+}
