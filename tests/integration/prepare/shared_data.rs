@@ -1,6 +1,8 @@
 //! Preparing the real text that lies beside the project, where it does.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cohort::config;
@@ -8,6 +10,7 @@ use cohort::corpus::Manifest;
 use cohort::prepare;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
+use cohort::prepare::readers;
 use tokio::time::Instant;
 
 /// Prints what a preparation came to.
@@ -68,15 +71,20 @@ fn the_shared_corpus_prepares() {
             (format!("{}/{}", institution.id, source.id), documents)
         })
         .collect();
-    // Counted by other means: lines of the JSON files, rows of the tables, files of the folders.
+    // Counted by other means: lines of the JSON files, rows of the tables, files of the folders,
+    // elements that an answer stands in.
     let expected = [
         ("nlm/pmc", 2365),
+        ("nlm/jats", 120),
         ("nlm/pubmed", 2396),
         ("nih/medquad", 13_398),
+        ("nih/medquad-pages", 3025),
         ("aci-bench/visits", 2 * 207),
         ("mts-dialog/sections", 2 * 1701),
         ("primock57/notes", 57),
+        ("primock57/consultations", 57),
         ("western/interviews", 272),
+        ("stanford/q-pain", 55),
     ];
     assert_eq!(
         counted,
@@ -88,4 +96,58 @@ fn the_shared_corpus_prepares() {
         manifest
     );
     println!("kept in {:.3} s", again.elapsed().as_secs_f64());
+}
+
+/// blake3 over the texts of each source, a NUL after each, from readers written for this check in
+/// another language: element trees for the XML, a regular expression for the transcripts.
+const TEXTS: [(&str, &str); 5] = [
+    (
+        "nlm/jats",
+        "a34533aa173cc4ca13f48a88b314dd01e52f1aaafda9faca5830f1d36e2ffebc",
+    ),
+    (
+        "nih/medquad-pages",
+        "7167e959d9037ed1635a76d6344f60cbf38d6eed5f3804c46b7db6826045451f",
+    ),
+    (
+        "primock57/consultations",
+        "be1b968da625354beb26217dd1f82671dfefb13209c5c1b12ae671dc8f11ad2c",
+    ),
+    (
+        "western/interviews",
+        "e4560c22e4c6988fd773b1444d178addd4422c701b3a7892661ea69778919596",
+    ),
+    (
+        "stanford/q-pain",
+        "66fcccd51bf8aefcc9d68147a16ea247f7230f81ce20329d482729bb01412b33",
+    ),
+];
+
+#[test]
+fn the_shared_texts_are_those_of_other_readers() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let origin = project.join("configs/corpus/shared.yaml");
+    let config: CorpusConfig = config::load(&origin).unwrap();
+    if !project.join("../shared/data").exists() {
+        println!("skipped: no ../shared/data");
+        return;
+    }
+    let mut digests = BTreeMap::new();
+    for institution in &config.institutions {
+        for source in &institution.sources {
+            let name = format!("{}/{}", institution.id, source.id);
+            if !TEXTS.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let files = readers::find_files(&source.read, origin.parent().unwrap()).unwrap();
+            let mut hasher = blake3::Hasher::new();
+            for document in readers::open(institution, source, files, Arc::default()) {
+                hasher.update(document.unwrap().text.as_bytes());
+                hasher.update(&[0]);
+            }
+            digests.insert(name, hasher.finalize().to_hex().to_string());
+        }
+    }
+    let expected = TEXTS.map(|(name, digest)| (name.to_owned(), digest.to_owned()));
+    assert_eq!(digests, BTreeMap::from(expected));
 }
