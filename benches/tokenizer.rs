@@ -12,8 +12,8 @@
 )]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use anyhow::{Context, Result, bail};
 use cohort::config;
 use cohort::prepare::bpe::Encoder;
 use cohort::prepare::config::CorpusConfig;
+use cohort::prepare::find_inputs;
 use cohort::prepare::tokenizer::TokenizerFiles;
-use cohort::prepare::{find_inputs, text};
 use tokenizers::Tokenizer;
 use tokio::time::Instant;
 
@@ -150,8 +150,7 @@ fn read(inputs: &[String]) -> Result<Documents> {
                 documents.insert(job.name(), texts.collect::<Result<_>>()?);
             }
         } else {
-            let mut whole = String::new();
-            text::open(input, &Arc::default())?.read_to_string(&mut whole)?;
+            let whole = fs::read_to_string(input)?;
             let kind = input.extension().unwrap_or_default().to_string_lossy();
             documents
                 .entry(format!("*.{kind}"))
