@@ -1,6 +1,6 @@
 //! A word's bytes into ids by the ranked merges of a BPE (Sennrich et al. 2016).
 //!
-//! Of all neighbours that a merge joins, those of the lowest rank are joined first, the leftmost of
+//! Of all neighbors that a merge joins, those of the lowest rank are joined first, the leftmost of
 //! equals before the others, until no merge is left. Long words go through a heap, so that a text
 //! without a space costs n log n.
 
@@ -23,7 +23,7 @@ pub struct Merge {
     pub id: u32,
 }
 
-/// What becomes of two neighbours.
+/// What becomes of two neighbors.
 #[derive(Clone, Copy)]
 struct Joined {
     rank: u32,
@@ -186,7 +186,7 @@ impl Merger {
         }
         while let Some(Reverse((rank, at))) = self.heap.pop() {
             // Of an entry that was overtaken the rank is another: a pair's rank is its own, and
-            // neighbours only ever grow.
+            // neighbors only ever grow.
             if self.linked[at].joined.rank != rank {
                 continue;
             }

@@ -68,8 +68,8 @@ fn runs_and_checkpoints_that_are_not_there() {
         }
     }
     insta::assert_snapshot!(place.refused(&["ledger", "nowhere"]), @r"
-    error: nowhere is no checkpoint
-      hint: name its folder, as RUN/checkpoints/step-00000100; `cohort checkpoints` lists them
+    error: there is no run at nowhere
+      hint: name the run's folder, its YAML, or its coordinator's http:// address
     ");
     insta::assert_snapshot!(place.refused(&["fill-mask", "nowhere", PRIVATE]), @r"
     error: cannot read nowhere/config.json: No such file or directory (os error 2)
