@@ -225,7 +225,8 @@ fn killed_right_after_it_was_applied_it_is_applied_again_at_the_same_step() {
     let run = commanded();
     let mut life = run.start_training();
     run.await_step(&mut life, 30);
-    let said = run.operate(&["decay", "--tokens", "9000"]).good().stdout;
+    // Long enough that it is not over before the kill, on any machine.
+    let said = run.operate(&["decay", "--tokens", "60000"]).good().stdout;
     run.kill(life);
     let switch = switch_step(&said);
 
@@ -244,7 +245,7 @@ fn killed_right_after_it_was_applied_it_is_applied_again_at_the_same_step() {
         let metrics = run.metrics();
         let last_stable = metrics.iter().rfind(|line| line.phase == "stable").unwrap();
         assert_eq!(last_stable.step, switch);
-        let configured = configured.get_or_insert_with(|| configured_as(run, 9_000));
+        let configured = configured.get_or_insert_with(|| configured_as(run, 60_000));
         assert_same_steps(run, configured);
     }
 }
