@@ -158,11 +158,11 @@ pub(super) async fn branch(checkpoint: &str, run: &Path, from_decayed: bool) -> 
         );
     }
     let ledger = ledger::read(&Checkpoints::new(trunk.clone()), address.step).await?;
-    if ledger.first_new_phase(&config.phases).is_none() {
+    if ledger.first_of_branch(&config.phases).is_none() {
         bail!(
-            "{checkpoint} has all phases of {} behind it\n  \
-             hint: a branch begins with the first phase whose name is new; its name decides which \
-             rows it reads",
+            "{checkpoint} has the phases of {} behind it\n  \
+             hint: a branch begins with its first phase, or else with its first decay, if the \
+             trunk has read in none of that name; the name decides which rows it reads",
             run.display()
         );
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::run::schedule::PhaseSettings;
+use crate::run::schedule::{PhaseKind, PhaseSettings};
 
 /// What one source has given so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,12 +47,17 @@ impl Ledger {
         sources.map(|(_, consumed)| consumed.tokens).sum()
     }
 
-    /// Which of a branch's phases is its first: phases that its trunk has read in lie behind it,
-    /// for a phase's name decides which rows it reads.
-    pub fn first_new_phase(&self, phases: &[PhaseSettings]) -> Option<usize> {
+    /// Which of a branch's phases is its first: the schedule's first, where the branch brings one of
+    /// its own, or else the first decay. Phases that the trunk has read in lie behind the branch, for
+    /// a phase's name decides which rows it reads.
+    pub fn first_of_branch(&self, phases: &[PhaseSettings]) -> Option<usize> {
+        let is_new = |phase: &PhaseSettings| !self.phases.contains_key(&phase.name);
+        if phases.first().is_some_and(is_new) {
+            return Some(0);
+        }
         phases
             .iter()
-            .position(|phase| !self.phases.contains_key(&phase.name))
+            .position(|phase| is_new(phase) && phase.kind() == PhaseKind::Decay)
     }
 
     /// Per source over all phases.
@@ -79,6 +84,9 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use crate::corpus::mixture::Mixture;
+    use crate::run::schedule::Shape;
+
     use super::*;
 
     #[test]
@@ -105,5 +113,38 @@ mod tests {
                 }
             )])
         );
+    }
+
+    /// Phases, which of them the trunk has read in, and the branch's first.
+    #[test]
+    fn a_branch_begins_where_its_trunk_has_not_been() {
+        let phase = |name: &str, shape: Shape| PhaseSettings {
+            name: name.to_owned(),
+            tokens: None,
+            mixture: Mixture::All,
+            mask_rate: 0.3,
+            learning_rate: 1e-3,
+            warmup_tokens: 0,
+            shape,
+            decay_tokens: None,
+            floor: 0.0,
+            rows_warmup: None,
+        };
+        let stable = |name: &str| phase(name, Shape::Constant);
+        let decay = |name: &str| phase(name, Shape::OneMinusSqrt);
+        let one = Consumed {
+            tokens: 1,
+            chunks: 1,
+            documents: 1,
+        };
+        let mut ledger = Ledger::default();
+        ledger.add("one", "north/notes", one);
+        let first = |ledger: &Ledger, phases: &[PhaseSettings]| ledger.first_of_branch(phases);
+        assert_eq!(first(&ledger, &[stable("one"), decay("two")]), Some(1));
+        let further = [stable("one"), stable("more"), decay("two")];
+        assert_eq!(first(&ledger, &further), Some(2), "a decay, as a rule");
+        assert_eq!(first(&ledger, &[stable("own"), decay("two")]), Some(0));
+        ledger.add("two", "north/notes", one);
+        assert_eq!(first(&ledger, &[stable("one"), decay("two")]), None);
     }
 }

@@ -41,7 +41,7 @@ pub struct Restored {
     /// `config.json`, `model.safetensors` and `optimizer.safetensors`; the lead rank reads them,
     /// the others get their tensors from it.
     pub tensors: Option<TensorFiles>,
-    /// Leave the checkpoint's phase for this run's first phase of another name.
+    /// Leave the checkpoint's phase for this run's own ([`Ledger::first_of_branch`]).
     pub branch: bool,
 }
 

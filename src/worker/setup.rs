@@ -228,8 +228,8 @@ impl Launch {
         let mut progress = state.progress.clone();
         if *branch {
             let phase = ledger
-                .first_new_phase(&schedule.phases)
-                .with_context(|| format!("{origin} has all phases of this run behind it"))?;
+                .first_of_branch(&schedule.phases)
+                .with_context(|| format!("{origin} has the phases of this run behind it"))?;
             progress.branch(phase, schedule);
         } else {
             let phase = schedule.phases.get(progress.phase).with_context(|| {

@@ -73,9 +73,9 @@ fn from_a_decayed_or_damaged_checkpoint_it_is_refused() {
     assert_eq!(
         branch(&path, &run, &insist).wait().error(),
         format!(
-            "{path} has all phases of {} behind it\n  \
-             hint: a branch begins with the first phase whose name is new; its name decides which \
-             rows it reads",
+            "{path} has the phases of {} behind it\n  \
+             hint: a branch begins with its first phase, or else with its first decay, if the \
+             trunk has read in none of that name; the name decides which rows it reads",
             run.yaml().display()
         )
     );
