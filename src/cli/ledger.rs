@@ -1,6 +1,8 @@
 //! Whose text is in the weights, and what a withdrawal means.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -175,7 +177,9 @@ fn go_on(run: &str, institution: &str, clean: &Witness, output: Option<&Path>) -
     }
     let config = without(RunConfig::load(yaml)?, institution, clean)?;
     let text = config.to_yaml()?;
-    std::fs::write(output, text).with_context(|| format!("cannot write {}", output.display()))?;
+    File::create_new(output)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", output.display()))?;
     let decayed = match clean.manifest.phase_kind {
         PhaseKind::Stable => "",
         PhaseKind::Decay => " --from-decayed",
@@ -199,8 +203,11 @@ fn without(mut config: RunConfig, institution: &str, clean: &Witness) -> Result<
         .position(|phase| phase.name == clean.manifest.phase)
         .ok_or_else(|| {
             anyhow!(
-                "the YAML has no phase \"{}\", in which the checkpoint stands",
-                clean.manifest.phase
+                "the YAML has no phase \"{}\", in which {} stands\n  \
+                 hint: name the YAML of the run that made it, {}",
+                clean.manifest.phase,
+                clean.url,
+                clean.manifest.run
             )
         })?;
     config.phases.drain(..current);
@@ -213,13 +220,25 @@ fn without(mut config: RunConfig, institution: &str, clean: &Witness) -> Result<
         phase.name = format!("{}-{suffix}", phase.name);
         leave_out(&mut phase.mixture, institution);
     }
-    config.phases.retain(|phase| phase.tokens != Some(0));
+    config
+        .phases
+        .retain(|phase| phase.tokens != Some(0) && reads(&phase.mixture));
     ensure!(
         !config.phases.is_empty(),
-        "the checkpoint {} has taken all steps of the YAML's phases",
+        "nothing is left to train: the phases that {} has not ended read from {institution} alone",
         clean.url
     );
     Ok(config)
+}
+
+/// Whether a mixture takes from any source.
+fn reads(mixture: &Mixture) -> bool {
+    match mixture {
+        Mixture::All => true,
+        Mixture::Epochs(values) | Mixture::Weights(values) => {
+            values.values().any(|value| *value > 0.0)
+        }
+    }
 }
 
 fn leave_out(mixture: &mut Mixture, institution: &str) {
@@ -260,6 +279,10 @@ mod tests {
         for (mut mixture, expected) in cases {
             leave_out(&mut mixture, "north");
             assert_eq!(mixture, expected);
+            assert!(reads(&mixture));
         }
+        let mut alone = Mixture::Epochs(numbers(&[("north/*", 2.0)]));
+        leave_out(&mut alone, "north");
+        assert!(!reads(&alone));
     }
 }

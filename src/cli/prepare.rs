@@ -30,7 +30,7 @@ pub(super) fn describe(manifest: &Manifest) -> String {
     ]);
     for (_, institution, source) in manifest.sources() {
         table.row(vec![
-            format!("{}/{}", institution.id, source.id),
+            institution.name_of(source),
             grouped(source.train.documents + source.held_out.documents),
             grouped(source.train.chunks + source.held_out.chunks),
             grouped(source.train.tokens),

@@ -203,7 +203,7 @@ fn match_sources<'a>(
     let mut decided: BTreeSet<&str> = BTreeSet::new();
     let mut filled: BTreeSet<&str> = BTreeSet::new();
     for (index, institution, source) in manifest.sources() {
-        let name = format!("{}/{}", institution.id, source.id);
+        let name = institution.name_of(source);
         let candidates = [
             name.clone(),
             format!("{}/*", institution.id),

@@ -112,6 +112,13 @@ pub struct StoredFile {
     pub digest: String,
 }
 
+impl Institution {
+    /// A source's name across the corpus: `institution/source`.
+    pub fn name_of(&self, source: &Source) -> String {
+        format!("{}/{}", self.id, source.id)
+    }
+}
+
 impl Manifest {
     /// Every source in manifest order, with its institution; [`SourceIndex`] counts along this.
     pub fn sources(&self) -> impl Iterator<Item = (SourceIndex, &Institution, &Source)> {
@@ -126,6 +133,6 @@ impl Manifest {
     pub fn source_name(&self, wanted: SourceIndex) -> Option<String> {
         self.sources()
             .find(|(index, _, _)| *index == wanted)
-            .map(|(_, institution, source)| format!("{}/{}", institution.id, source.id))
+            .map(|(_, institution, source)| institution.name_of(source))
     }
 }

@@ -83,7 +83,7 @@ impl Corpus {
         let mut names = BTreeSet::new();
         let mut sources = Vec::new();
         for (_, institution, source) in manifest.sources() {
-            let name = format!("{}/{}", institution.id, source.id);
+            let name = institution.name_of(source);
             ensure!(
                 names.insert(name.clone()),
                 "corpus {}: source `{name}` is in the manifest twice{PREPARE_AGAIN}",

@@ -260,7 +260,7 @@ impl Trainer {
                 chunks: counts.chunks,
                 documents: counts.documents,
             };
-            let name = format!("{}/{}", institution.id, source.id);
+            let name = institution.name_of(source);
             self.position.ledger.add(phase, &name, consumed);
         }
         self.position.rows += u64::from(plan.rows);
@@ -318,7 +318,7 @@ impl Trainer {
             .manifest()
             .sources()
             .map(|(index, institution, source)| {
-                let name = format!("{}/{}", institution.id, source.id);
+                let name = institution.name_of(source);
                 (name, sums.sources[index.0 as usize].tokens)
             })
             .filter(|(_, tokens)| *tokens > 0)
