@@ -29,7 +29,7 @@ use crate::model::composer::optimizer::{SQUARES, SavedOptimizer};
 use crate::model::config::ModelConfig;
 use crate::model::parameters::{Parameters, specifications};
 use crate::model::torch_file::TorchFile;
-use crate::model::torch_file::object::{TensorRecord, Value, shown};
+use crate::model::torch_file::value::{TensorRecord, Value, shown};
 use crate::model::weights::{DECODER, EMBEDDINGS, expect_finite, problems, untied};
 
 /// Parameters of one file, and bytes of their names: far above any encoder's.

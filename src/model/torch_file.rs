@@ -2,12 +2,13 @@
 //! there is, and of one file for each storage of numbers.
 //!
 //! Opening reads the archive's directory and the pickle. Tensors are read one at a time, when they
-//! are asked for, so that a file of many gigabytes needs the memory of one tensor. Nothing that the
+//! are asked for, so that a file of many gigabytes needs the memory of one storage. Nothing that the
 //! file names is ever called or imported (`pickle`), and no size that it claims is believed before
 //! it was compared with the file's own length.
 
-pub mod object;
+mod object;
 mod pickle;
+pub mod value;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -17,7 +18,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tch::{Kind, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
-use crate::model::torch_file::object::{Objects, TensorRecord, Value, shown};
+use crate::model::torch_file::object::Objects;
+use crate::model::torch_file::value::{TensorRecord, Value, shown};
 
 /// The pickle of ModernBERT's checkpoints has some megabytes, most of them the tokenizer's.
 const PICKLE_BYTES_MAX: u64 = 64 << 20;
@@ -92,7 +94,7 @@ impl TorchFile {
 
     /// The value that was saved.
     pub fn root(&self) -> Value<'_> {
-        self.objects.root()
+        Value::root(&self.objects)
     }
 
     /// Reads one tensor, of its own type, on the CPU.
@@ -181,31 +183,6 @@ impl TorchFile {
             bytes.len()
         );
         Ok(bytes)
-    }
-}
-
-impl TensorRecord {
-    /// How many numbers it has, after a check that they lie one after the other in its storage.
-    fn numbers(&self) -> Result<usize> {
-        let mut numbers = 1_i64;
-        for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
-            ensure!(
-                size == 1 || stride == numbers,
-                "its numbers do not lie row by row: strides {:?} of shape {:?}",
-                self.strides,
-                self.shape
-            );
-            let product = numbers.checked_mul(size);
-            numbers = product.context("it has more numbers than can be counted")?;
-        }
-        let end = self.offset.checked_add(numbers as u64);
-        ensure!(
-            end.is_some_and(|end| end <= self.elements),
-            "it has {numbers} numbers from number {} on, but its storage holds {}",
-            self.offset,
-            self.elements
-        );
-        usize::try_from(numbers).context("it has more numbers than memory")
     }
 }
 

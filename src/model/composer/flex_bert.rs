@@ -7,7 +7,7 @@
 use anyhow::{Result, bail};
 
 use crate::model::config::ModelConfig;
-use crate::model::torch_file::object::{TensorRecord, Value, shown};
+use crate::model::torch_file::value::{TensorRecord, Value, shown};
 use crate::model::weights::EMBEDDINGS;
 
 /// What a setting of FlexBERT must be; the encoder does nothing else.
@@ -100,14 +100,16 @@ pub(super) fn read_config(
         (None, _) if content.get("sliding_window").is_some() => config.global_every = 1,
         (None, _) => {}
     }
-    if let Some(size) = integer("rotary_emb_dim")
-        && config.attention_heads > 0
-        && size != config.head_size()
-    {
-        problems.push(format!(
-            "rotary_emb_dim is {size}, only that of a whole head, {}, is supported",
-            config.head_size()
-        ));
+    for key in ["rotary_emb_dim", "local_attn_rotary_emb_dim"] {
+        if let Some(size) = integer(key)
+            && config.attention_heads > 0
+            && size != config.head_size()
+        {
+            problems.push(format!(
+                "{key} is {size}, only that of a whole head, {}, is supported",
+                config.head_size()
+            ));
+        }
     }
     if !problems.is_empty() {
         bail!(

@@ -12,7 +12,7 @@ use tch::Kind;
 
 use crate::model::composer::{NAME_BYTES_MAX, PARAMETERS_MAX, hub_name};
 use crate::model::torch_file::TorchFile;
-use crate::model::torch_file::object::{TensorRecord, Value, shown};
+use crate::model::torch_file::value::{TensorRecord, Value, shown};
 use crate::model::weights::DECODER;
 
 /// How the names of the first and of the second moments end.
@@ -51,14 +51,14 @@ impl SavedOptimizer {
     /// Reads what `state` has under `optimizers`; `weights` in the model's order.
     pub(super) fn read(state: Value<'_>, weights: &[(String, TensorRecord)]) -> Result<Self> {
         let optimizer = stable_adamw(state)?;
-        let groups: Vec<Value<'_>> = optimizer
-            .get("param_groups")
-            .and_then(|groups| {
-                groups
-                    .items()
-                    .map(|groups| groups.take(GROUPS_MAX).collect())
-            })
-            .context("it has no list of param_groups")?;
+        let groups = optimizer.get("param_groups").and_then(Value::items);
+        let groups = groups.context("it has no list of param_groups")?;
+        ensure!(
+            groups.len() <= GROUPS_MAX,
+            "it has {} param_groups, at most {GROUPS_MAX} are read",
+            groups.len()
+        );
+        let groups: Vec<Value<'_>> = groups.collect();
         let entries = optimizer.get("state").and_then(Value::entries);
         let entries = entries.context("it has no dictionary `state` of moments")?;
         ensure!(
@@ -116,7 +116,9 @@ impl SavedOptimizer {
                 Steps::Plain(steps) => *steps,
                 Steps::Tensor(record) => {
                     ensure!(
-                        record.shape.iter().all(|&size| size == 1) && record.kind != Kind::Bool,
+                        record.shape.iter().all(|&size| size == 1)
+                            && record.elements <= PARAMETERS_MAX as u64
+                            && record.kind != Kind::Bool,
                         "its step is no single number"
                     );
                     file.tensor(record)?

@@ -5,15 +5,14 @@
 //! other by number, so that shared and even circular ones need no recursion. Text stays where it
 //! stands in the pickle.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 
 use tch::Kind;
 
-/// The longest piece of a file's own text that a message shows.
-const SHOWN_MAX: usize = 120;
 /// Dimensions of a tensor; libtorch allows no more.
 const DIMENSIONS_MAX: usize = 64;
+/// Of `_rebuild_tensor_v2`: storage, offset, shape, strides, `requires_grad` and hooks.
+const PLAIN_ARGUMENTS: usize = 6;
 
 /// The number of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,23 +67,9 @@ pub(super) struct Storage {
 /// A tensor: some numbers of a storage.
 #[derive(Debug)]
 pub(super) struct View {
-    storage: Storage,
-    offset: u64,
-    shape: Vec<i64>,
-    strides: Vec<i64>,
-}
-
-/// Where a tensor lies. The file behind it was not looked at yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorRecord {
-    pub kind: Kind,
-    pub shape: Vec<i64>,
-    /// Name of the storage in the archive.
-    pub(super) key: String,
-    /// Numbers in the storage.
-    pub(super) elements: u64,
-    /// The first number of the tensor.
+    pub(super) storage: Storage,
     pub(super) offset: u64,
+    pub(super) shape: Vec<i64>,
     pub(super) strides: Vec<i64>,
 }
 
@@ -97,13 +82,6 @@ pub(super) struct Objects {
     pub(super) root: Id,
 }
 
-/// A value to look at.
-#[derive(Clone, Copy, Debug)]
-pub struct Value<'a> {
-    objects: &'a Objects,
-    id: Id,
-}
-
 impl Objects {
     /// Nothing but a None.
     pub(super) fn empty() -> Self {
@@ -112,14 +90,6 @@ impl Objects {
             bytes: Vec::new(),
             root: Id(0),
         }
-    }
-
-    pub(super) fn root(&self) -> Value<'_> {
-        self.value(self.root)
-    }
-
-    fn value(&self, id: Id) -> Value<'_> {
-        Value { objects: self, id }
     }
 
     pub(super) fn object(&self, id: Id) -> &Object {
@@ -139,11 +109,15 @@ impl Objects {
         }
     }
 
-    /// The tensor that `(storage, offset, shape, strides, …)` describe; none where they do not.
+    /// The tensor that `(storage, offset, shape, strides, …)` describe; none where they do not. A
+    /// seventh argument says what would change the numbers, such as their signs.
     pub(super) fn view(&self, arguments: &[Id]) -> Option<View> {
         let &[storage, offset, shape, strides, ..] = arguments else {
             return None;
         };
+        if arguments.len() > PLAIN_ARGUMENTS {
+            return None;
+        }
         let &Object::Storage(storage) = self.object(storage) else {
             return None;
         };
@@ -168,146 +142,4 @@ impl Objects {
             strides,
         })
     }
-}
-
-impl<'a> Value<'a> {
-    fn object(self) -> &'a Object {
-        self.objects.object(self.id)
-    }
-
-    /// The entry of a dictionary under this key; the last one where there are several.
-    pub fn get(self, key: &str) -> Option<Value<'a>> {
-        let mut entries = self.entries()?.rev();
-        let found = entries.find(|(name, _)| name.text() == Some(key))?;
-        Some(found.1)
-    }
-
-    /// The entries of a dictionary.
-    pub fn entries(
-        self,
-    ) -> Option<impl DoubleEndedIterator<Item = (Value<'a>, Value<'a>)> + ExactSizeIterator> {
-        let Object::Dict(entries) = self.object() else {
-            return None;
-        };
-        let objects = self.objects;
-        let value = |&(key, value): &(Id, Id)| (objects.value(key), objects.value(value));
-        Some(entries.iter().map(value))
-    }
-
-    /// The items of a list, a tuple or a set.
-    pub fn items(self) -> Option<impl ExactSizeIterator<Item = Value<'a>>> {
-        let objects = self.objects;
-        let items = objects.items(self.id)?;
-        Some(items.iter().map(|&item| objects.value(item)))
-    }
-
-    pub fn text(self) -> Option<&'a str> {
-        match self.object() {
-            Object::Text(span) => Some(self.objects.text(span)),
-            _ => None,
-        }
-    }
-
-    pub fn integer(self) -> Option<i64> {
-        match *self.object() {
-            Object::Integer(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    /// An integer or a float.
-    pub fn number(self) -> Option<f64> {
-        match *self.object() {
-            Object::Integer(number) => Some(number as f64),
-            Object::Float(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    pub fn boolean(self) -> Option<bool> {
-        match *self.object() {
-            Object::Bool(is) => Some(is),
-            _ => None,
-        }
-    }
-
-    pub fn is_none(self) -> bool {
-        matches!(self.object(), Object::None)
-    }
-
-    pub fn tensor(self) -> Option<TensorRecord> {
-        let Object::Tensor(view) = self.object() else {
-            return None;
-        };
-        let &View {
-            storage:
-                Storage {
-                    kind,
-                    key,
-                    elements,
-                },
-            offset,
-            ref shape,
-            ref strides,
-        } = &**view;
-        Some(TensorRecord {
-            kind,
-            shape: shape.clone(),
-            key: self.objects.value(key).text().unwrap_or("").to_owned(),
-            elements,
-            offset,
-            strides: strides.clone(),
-        })
-    }
-
-    /// What kind of value it is, for messages.
-    pub fn describe(self) -> String {
-        let what = match self.object() {
-            Object::None => "None",
-            Object::Bool(_) => "a boolean",
-            Object::Integer(_) | Object::BigInteger => "an integer",
-            Object::Float(_) => "a float",
-            Object::Text(_) => "a text",
-            Object::Bytes => "bytes",
-            Object::Global(module, name) => {
-                let text = |span| shown(self.objects.text(span));
-                return format!("the name {}.{}", text(module), text(name));
-            }
-            Object::Tuple(_) => "a tuple",
-            Object::List(_) => "a list",
-            Object::Set(_) => "a set",
-            Object::Dict(_) => "a dictionary",
-            Object::Storage(_) => "a storage",
-            Object::Tensor(_) => "a tensor",
-            Object::Opaque(Opaque::Changed) => "a value that its class would have changed",
-            Object::Opaque(Opaque::Named(words)) => words,
-            Object::Opaque(Opaque::MadeBy(maker)) => {
-                return match self.objects.object(*maker) {
-                    Object::Global(..) => format!(
-                        "what {} would have made",
-                        self.objects.value(*maker).describe()
-                    ),
-                    _ => "what an unknown function would have made".to_owned(),
-                };
-            }
-        };
-        what.to_owned()
-    }
-}
-
-/// A text of the file as a message may show it: short and without control characters.
-pub fn shown(text: &str) -> String {
-    let mut shown = String::new();
-    for (index, letter) in text.chars().enumerate() {
-        if index == SHOWN_MAX {
-            shown.push('…');
-            break;
-        }
-        if letter.is_control() {
-            write!(shown, "{}", letter.escape_unicode()).expect("a String takes everything");
-        } else {
-            shown.push(letter);
-        }
-    }
-    shown
 }

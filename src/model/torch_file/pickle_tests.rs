@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tch::Kind;
 
 use super::*;
-use crate::model::torch_file::object::Value;
+use crate::model::torch_file::value::Value;
 
 /// What each of the files of tests is made of: opcodes and bytes, protocol 2 in front.
 fn objects(parts: &[&[u8]]) -> Result<Objects> {
@@ -12,7 +12,7 @@ fn objects(parts: &[&[u8]]) -> Result<Objects> {
 }
 
 fn described(parts: &[&[u8]]) -> String {
-    objects(parts).unwrap().root().describe()
+    Value::root(&objects(parts).unwrap()).describe()
 }
 
 fn error(parts: &[&[u8]]) -> String {
@@ -38,7 +38,7 @@ fn plain_values_are_understood() {
         b"u.",
     ])
     .unwrap();
-    let root = pickle.root();
+    let root = Value::root(&pickle);
     let items = |key: &str| root.get(key).unwrap().items().unwrap().collect::<Vec<_>>();
     let numbers: Vec<_> = items("a")
         .into_iter()
@@ -55,7 +55,10 @@ fn plain_values_are_understood() {
     assert_eq!(root.get("c").and_then(Value::number), Some(1.5));
     assert!(root.get("d").is_none());
     let twice = objects(&[b"}", &text("k"), b"K\x01s", &text("k"), b"K\x02s."]).unwrap();
-    assert_eq!(twice.root().get("k").and_then(Value::integer), Some(2));
+    assert_eq!(
+        Value::root(&twice).get("k").and_then(Value::integer),
+        Some(2)
+    );
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn long_integers_and_bytes_are_understood() {
         ),
         (b"\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.", None),
     ] {
-        assert_eq!(objects(&[long]).unwrap().root().integer(), wanted);
+        assert_eq!(Value::root(&objects(&[long]).unwrap()).integer(), wanted);
     }
     assert_eq!(described(&[b"C\x02ab."]), "bytes");
     assert_eq!(
@@ -163,7 +166,7 @@ fn damage_is_named_with_its_place() {
 #[test]
 fn a_list_in_itself_is_no_problem() {
     let pickle = objects(&[b"]q\x00h\x00a."]).unwrap();
-    let mut inner = pickle.root();
+    let mut inner = Value::root(&pickle);
     for _ in 0..1000 {
         inner = inner.items().unwrap().next().unwrap();
     }
@@ -209,7 +212,7 @@ fn tensors_are_described_and_nothing_more() {
     let rest = b"K\x02K\x02K\x02\x86K\x02K\x01\x86\x89ccollections\nOrderedDict\n)Rt";
     let floats = storage("torch\nFloatStorage");
     let pickle = objects(&[rebuild, b"(", &floats, rest, b"R."]).unwrap();
-    let record = pickle.root().tensor().unwrap();
+    let record = Value::root(&pickle).tensor().unwrap();
     assert_eq!((record.kind, record.shape), (Kind::Float, vec![2, 2]));
     assert_eq!(
         (record.key.as_str(), record.offset, record.elements),
@@ -217,7 +220,7 @@ fn tensors_are_described_and_nothing_more() {
     );
     let parameter = b"ctorch._utils\n_rebuild_parameter\n";
     let pickle = objects(&[parameter, b"(", rebuild, b"(", &floats, rest, b"R\x89NtR."]).unwrap();
-    assert!(pickle.root().tensor().is_some());
+    assert!(Value::root(&pickle).tensor().is_some());
     // Sizes below 0, sizes without strides, storages of an unknown class.
     let negative = b"K\x02J\xff\xff\xff\xff\x85K\x01\x85t";
     let wrong = "a tensor that is described wrongly";
@@ -242,7 +245,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(objects) = read(bytes) {
-            objects.root().describe();
+            Value::root(&objects).describe();
         }
     }
 
@@ -252,7 +255,7 @@ proptest! {
         parts in prop::collection::vec(prop::sample::select(OPCODES), 0..60),
     ) {
         if let Ok(objects) = read(parts.concat()) {
-            let root = objects.root();
+            let root = Value::root(&objects);
             root.describe();
             root.tensor();
             root.get("storage");

@@ -191,12 +191,8 @@ fn what_is_not_whole_is_refused() {
         );
     }
     // One bit of a weight: the archive's checksum tells.
-    let weight = whole
-        .windows(4)
-        .rposition(|window| window == b"\x00\x00\x80\x3f");
-    let place = weight.unwrap_or(whole.len() / 2);
     let mut flipped = whole.clone();
-    flipped[place] ^= 1;
+    flipped[whole.len() / 2] ^= 1;
     let told = error(file_of(&flipped).path(), &numbered());
     assert!(told.contains("Invalid checksum"), "{told}");
 }

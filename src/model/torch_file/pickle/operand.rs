@@ -5,6 +5,9 @@ use anyhow::{Context, Result, ensure};
 use super::Machine;
 use crate::model::torch_file::object::{Object, Span};
 
+/// Longer texts are no names, and are not looked at again and again.
+const TEXT_BYTES_MAX: u64 = 4096;
+
 impl Machine {
     /// The next bytes.
     pub(super) fn take(&mut self, length: usize) -> Result<&[u8]> {
@@ -49,11 +52,12 @@ impl Machine {
         Ok(Object::Integer(number))
     }
 
-    /// UTF-8 after its length. Python lets halves of surrogate pairs through: bytes to us.
+    /// UTF-8 after its length. Python lets halves of surrogate pairs through: bytes to us, as is
+    /// what is too long for a name.
     pub(super) fn string(&mut self, width: usize) -> Result<Object> {
         let length = self.number(width)?;
         let span = self.span(length)?;
-        Ok(if self.is_text(&span) {
+        Ok(if length <= TEXT_BYTES_MAX && self.is_text(&span) {
             Object::Text(span)
         } else {
             Object::Bytes
@@ -70,7 +74,9 @@ impl Machine {
     pub(super) fn line(&mut self) -> Result<Span> {
         let rest = &self.objects.bytes[self.at..];
         let length = rest.iter().position(|&byte| byte == b'\n');
-        let span = self.span(length.context("a name has no end")? as u64)?;
+        let length = length.context("a name has no end")? as u64;
+        ensure!(length <= TEXT_BYTES_MAX, "a name is too long");
+        let span = self.span(length)?;
         self.at += 1;
         ensure!(self.is_text(&span), "a name is no UTF-8");
         Ok(span)
