@@ -71,6 +71,9 @@ fn main() -> Result<()> {
     };
     let files = TokenizerFiles::read(Path::new(tokenizer), 512)?;
     let mut library = Tokenizer::from_bytes(&files.tokenizer).map_err(anyhow::Error::msg)?;
+    // As `Chunker` does: limits and paddings of the tokenizer's own would change the ids.
+    library.with_padding(None);
+    library.with_truncation(None).map_err(anyhow::Error::msg)?;
     library.set_encode_special_tokens(true);
     let fast = Encoder::new(&library, &serde_json::from_slice(&files.tokenizer)?)?;
     let documents = read(inputs)?;

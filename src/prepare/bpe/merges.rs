@@ -9,6 +9,8 @@ use std::collections::BinaryHeap;
 
 /// Longer words, in bytes, go through the heap.
 const SCANNED_BYTES: usize = 48;
+/// Symbols that memory is kept for from one long word to the next.
+const KEPT_SYMBOLS: usize = 1 << 16;
 /// No rank is as high.
 const NO_RANK: u32 = u32::MAX;
 /// No symbol of a word stands there.
@@ -101,7 +103,7 @@ fn pair_of(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// Merges one word after the other, in memory that it keeps.
+/// Merges one word after the other, in memory that it keeps, up to a limit.
 #[derive(Default)]
 pub struct Merger {
     scanned: Vec<Scanned>,
@@ -208,6 +210,8 @@ impl Merger {
             ids.push(symbol.id);
             at = symbol.behind;
         }
+        self.linked.shrink_to(KEPT_SYMBOLS);
+        self.heap.shrink_to(KEPT_SYMBOLS);
     }
 
     /// Looks up what the symbol at `at` joins with the one behind it.

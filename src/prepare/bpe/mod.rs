@@ -35,6 +35,9 @@ pub mod words;
 /// Text that becomes one token, as a rule; the first guess of a document's number of ids.
 const BYTES_PER_TOKEN: usize = 4;
 
+/// Bytes that memory is kept for from one document to the next.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// What a tokenizer of the family is made of.
 pub struct Parts {
     /// Tokens looked for in the text as it stands.
@@ -118,6 +121,7 @@ impl Encoder {
                 Piece::Text(text) => self.encode_words(text, scratch, ids),
             }
         }
+        buffer.shrink_to(KEPT_BYTES);
         scratch.composed = buffer;
     }
 

@@ -168,6 +168,7 @@ fn merges(list: &Value, vocabulary: &BTreeMap<String, u32>) -> Result<Vec<Merge>
 fn added_tokens(tokenizer: &Tokenizer) -> Result<(Option<AddedTokens>, Option<AddedTokens>)> {
     let added = tokenizer.get_added_vocabulary();
     let (mut raw, mut composed) = (Vec::new(), Vec::new());
+    let mut texts = BTreeSet::new();
     let tokens: BTreeMap<_, _> = added.get_added_tokens_decoder().iter().collect();
     for (id, token) in tokens {
         let special = added.is_special_token(&token.content);
@@ -178,6 +179,11 @@ fn added_tokens(tokenizer: &Tokenizer) -> Result<(Option<AddedTokens>, Option<Ad
         // Normalized tokens are looked for as the normalizer leaves them.
         let normalized = added.simple_id_to_token(*id);
         let text = normalized.context("an added token has no text")?;
+        // Two that differ may be one in NFC.
+        ensure!(
+            texts.insert((token.normalized, text.clone())),
+            "two of its added tokens are the same text"
+        );
         let own = AddedToken {
             text,
             id: *id,
