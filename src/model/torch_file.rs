@@ -2,9 +2,9 @@
 //! there is, and of one file for each storage of numbers.
 //!
 //! Opening reads the archive's directory and the pickle. Tensors are read one at a time, when they
-//! are asked for, so that a file of many gigabytes needs the memory of one storage. Nothing that the
-//! file names is ever called or imported (`pickle`), and no size that it claims is believed before
-//! it was compared with the file's own length.
+//! are asked for, so that a file of many gigabytes needs the memory of one storage. Nothing that
+//! the file names is ever called or imported (`pickle`), and no size that it claims is believed
+//! before it was compared with the file's own length.
 
 mod object;
 mod pickle;

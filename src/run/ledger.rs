@@ -47,9 +47,9 @@ impl Ledger {
         sources.map(|(_, consumed)| consumed.tokens).sum()
     }
 
-    /// Which of a branch's phases is its first: the schedule's first, where the branch brings one of
-    /// its own, or else the first decay. Phases that the trunk has read in lie behind the branch, for
-    /// a phase's name decides which rows it reads.
+    /// Which of a branch's phases is its first: the schedule's first, where the branch brings one
+    /// of its own, or else the first decay. Phases that the trunk has read in lie behind the
+    /// branch, for a phase's name decides which rows it reads.
     pub fn first_of_branch(&self, phases: &[PhaseSettings]) -> Option<usize> {
         let is_new = |phase: &PhaseSettings| !self.phases.contains_key(&phase.name);
         if phases.first().is_some_and(is_new) {

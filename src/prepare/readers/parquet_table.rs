@@ -3,8 +3,12 @@
 //! A column holds text where its values are byte arrays: Arrow's kinds of strings are all stored
 //! so, and there are writers that do not mark them as text. Every value is checked to be UTF-8. A
 //! null counts as an empty text. Columns of a group are named with dots, as in `note.text`.
+//!
+//! The Parquet library asserts what a damaged file does not keep; its panics are caught here and
+//! become the error that the file is damaged.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +34,8 @@ const ROWS: usize = 64;
 pub fn read(path: Arc<Path>, fields: &Fields, counts: &Arc<ReadCounts>) -> Result<Documents> {
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    let file = SerializedFileReader::new(file).map_err(|_| {
+    let opened = unless_it_panics(|| SerializedFileReader::new(file).ok());
+    let file = opened.ok_or_else(|| {
         anyhow!(
             "{}: no Parquet file, or a damaged one\n  hint: the format is not detected; look \
              whether the files are Parquet, and copy them again if they are",
@@ -195,7 +200,8 @@ impl Table {
         group.rows_left -= wanted;
         let mut rows: Vec<Vec<Option<ByteArray>>> = vec![Vec::new(); wanted];
         for (reader, column) in group.readers.iter_mut().zip(&self.columns) {
-            let Some(values) = read_column(reader, column, wanted) else {
+            let read = unless_it_panics(|| read_column(reader, column, wanted));
+            let Some(values) = read else {
                 return Err(self.damaged());
             };
             for (row, value) in rows.iter_mut().zip(values) {
@@ -213,19 +219,19 @@ impl Table {
     }
 
     fn open_group(&self, number: usize) -> Result<Group> {
-        let reader = self
-            .file
-            .get_row_group(number)
-            .map_err(|_| self.damaged())?;
-        let rows = self.file.metadata().row_group(number).num_rows();
-        let column = |column: &Column| match reader.get_column_reader(column.place) {
-            Ok(ColumnReader::ByteArrayColumnReader(reader)) => Ok(reader),
-            _ => Err(self.damaged()),
-        };
-        Ok(Group {
-            rows_left: usize::try_from(rows).map_err(|_| self.damaged())?,
-            readers: self.columns.iter().map(column).collect::<Result<_>>()?,
+        unless_it_panics(|| {
+            let reader = self.file.get_row_group(number).ok()?;
+            let rows = self.file.metadata().row_group(number).num_rows();
+            let column = |column: &Column| match reader.get_column_reader(column.place) {
+                Ok(ColumnReader::ByteArrayColumnReader(reader)) => Some(reader),
+                _ => None,
+            };
+            Some(Group {
+                rows_left: usize::try_from(rows).ok()?,
+                readers: self.columns.iter().map(column).collect::<Option<_>>()?,
+            })
         })
+        .ok_or_else(|| self.damaged())
     }
 
     /// Bytes of columns that are not read count too, or progress would never be complete.
@@ -242,6 +248,11 @@ impl Table {
             self.row
         )
     }
+}
+
+/// What the library gives; none where it panics. What it was reading is not read again.
+fn unless_it_panics<T>(read: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_default()
 }
 
 /// The next `wanted` values of a column; none where the data does not hold them.

@@ -128,6 +128,22 @@ proptest! {
     }
 }
 
+/// The Parquet library panics on some of these.
+#[test]
+fn a_parquet_file_with_any_byte_changed_is_read_or_refused() {
+    let (read, whole) = formats().pop().expect("Parquet is the last of them");
+    assert!(read.starts_with("parquet"));
+    let rarely = whole.len().div_ceil(400);
+    for at in (0..whole.len()).step_by(rarely) {
+        for byte in [0, 60, 255, whole[at] ^ 1] {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            let _ = texts(read, &[("f", bytes)]);
+        }
+        let _ = texts(read, &[("f", whole[..at].to_vec())]);
+    }
+}
+
 #[test]
 fn formats_of_others_are_refused() {
     let formats = formats();
