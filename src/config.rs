@@ -106,6 +106,33 @@ pub enum Start {
     ComposerWeights(PathBuf),
 }
 
+impl Start {
+    /// What is taken, and what that costs, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Random => "random weights".to_owned(),
+            Self::HuggingFace(path) => format!("weights of {}{FRESH_MOMENTS}", path.display()),
+            Self::Tile(path) => format!("weights tiled from {}{FRESH_MOMENTS}", path.display()),
+            Self::ComposerWeights(path) => {
+                format!("weights of {}{FRESH_MOMENTS}", path.display())
+            }
+            Self::Composer(path) => {
+                format!("weights, moments and steps of {}", path.display())
+            }
+        }
+    }
+
+    /// Whether trained weights come without the moments of their training.
+    pub fn loses_moments(&self) -> bool {
+        matches!(
+            self,
+            Self::HuggingFace(_) | Self::Tile(_) | Self::ComposerWeights(_)
+        )
+    }
+}
+
+const FRESH_MOMENTS: &str = "; the optimizer's moments are fresh";
+
 /// When checkpoints are made (also at phase ends, on command and at stop), and which are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]

@@ -43,6 +43,9 @@ enum Subcommands {
     Prepare {
         /// The corpus's YAML.
         corpus: PathBuf,
+        /// Leave out the sources of which no file is there, and list them.
+        #[arg(long)]
+        available: bool,
     },
     /// Show what a run will be: tokens and epochs per source, steps, rows, memory.
     Plan {
@@ -202,7 +205,7 @@ struct Reported;
 
 fn run(command: Subcommands) -> Result<()> {
     match command {
-        Subcommands::Prepare { corpus } => prepare::prepare(&corpus),
+        Subcommands::Prepare { corpus, available } => prepare::prepare(&corpus, available),
         Subcommands::Plan { run } => plan::plan(&run),
         Subcommands::Train { run } => block_on(train::train(&run, None)),
         Subcommands::Branch(arguments) => block_on(train::branch(

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cli::say;
 use crate::cli::table::{Table, counted, grouped};
 use crate::config::RunConfig;
+use crate::corpus::mixture::MixedSource;
 use crate::data::blueprint::Blueprint;
 use crate::ids::RowIndex;
 use crate::model::config::ModelConfig;
@@ -16,8 +17,17 @@ use crate::run::progress::Progress;
 
 /// Rows that are packed to tell how full rows are.
 const FILL_ROWS: u64 = 512;
-/// Up to this many steps the schedule is walked exactly; beyond, steps are tokens over row tokens.
-const STEPS_EXACT_MAX: u64 = 20_000;
+/// Up to this many rows the schedule is walked exactly; beyond, steps are tokens over those of full
+/// rows.
+const ROWS_EXACT_MAX: u64 = 1_000_000;
+const COLUMNS: [&str; 6] = [
+    "source",
+    "tokens",
+    "share",
+    "epochs",
+    "one epoch",
+    "documents",
+];
 /// What a rank's process takes before it has any parameter: libtorch's code, tables and threads.
 const LIBTORCH_BYTES: u64 = 180 << 20;
 
@@ -42,19 +52,53 @@ pub(super) fn plan(run: &Path) -> Result<()> {
             phase.mask_rate,
             fill(&blueprint, index) * 100.0
         ))?;
-        let mut table = Table::new(["source", "tokens", "share", "epochs", "one epoch"]);
-        for source in &blueprint.phases[index].mixture.sources {
-            table.row(vec![
-                source.name.clone(),
-                grouped((source.share() * tokens as f64) as u64),
-                format!("{:.1} %", source.share() * 100.0),
-                format!("{:.2}", source.epochs_over(tokens)),
-                grouped(source.tokens),
-            ]);
-        }
-        say(&table.render())?;
+        say(&reads(&blueprint, index))?;
     }
     Ok(())
+}
+
+/// What a phase reads, by source, and by institution where one has several.
+fn reads(blueprint: &Blueprint, phase: usize) -> String {
+    let mixture = &blueprint.phases[phase].mixture;
+    let length = blueprint.phases[phase].length_tokens as f64;
+    let manifest = blueprint.corpus.manifest();
+    let mut by_source = Table::new(COLUMNS);
+    let mut by_institution = Table::new(COLUMNS);
+    for institution in &manifest.institutions {
+        let prefix = format!("{}/", institution.id);
+        let sources: Vec<_> = mixture
+            .sources
+            .iter()
+            .filter(|source| source.name.starts_with(&prefix))
+            .collect();
+        for source in &sources {
+            by_source.row(row(source.name.clone(), &[source], length));
+        }
+        if !sources.is_empty() {
+            by_institution.row(row(format!("{prefix}*"), &sources, length));
+        }
+    }
+    let all: Vec<_> = mixture.sources.iter().collect();
+    by_source.row(row("*".to_owned(), &all, length));
+    if by_institution.rows() == mixture.sources.len() || by_institution.rows() == 1 {
+        return by_source.render();
+    }
+    format!("{}\n\n{}", by_source.render(), by_institution.render())
+}
+
+/// Some sources together, while the phase reads `length` tokens.
+fn row(name: String, sources: &[&MixedSource], length: f64) -> Vec<String> {
+    let sum = |of: fn(&MixedSource) -> u64| sources.iter().map(|source| of(source)).sum::<u64>();
+    let share: f64 = sources.iter().map(|source| source.share()).sum();
+    let tokens = sum(|source| source.tokens);
+    vec![
+        name,
+        grouped((share * length).round() as u64),
+        format!("{:.1} %", share * 100.0),
+        format!("{:.2}", share * length / tokens as f64),
+        grouped(tokens),
+        grouped(sum(|source| source.documents)),
+    ]
 }
 
 fn header(config: &RunConfig, model: &ModelConfig) -> String {
@@ -69,6 +113,7 @@ fn header(config: &RunConfig, model: &ModelConfig) -> String {
             model.hidden_size,
             model.vocab_size
         ),
+        format!("start      {}", config.start.describe()),
         format!(
             "step       {} of {} tokens, at most {} tokens; {} of {}, {:?}",
             counted(config.batch.rows, "row"),
@@ -115,16 +160,23 @@ fn fill(blueprint: &Blueprint, phase: usize) -> f64 {
     tokens as f64 / (FILL_ROWS * u64::from(blueprint.row_tokens)) as f64
 }
 
-/// Steps of each phase, were no command given.
+/// Steps of each phase, were no command given. Those of a long schedule are estimated from how full
+/// its rows are.
 fn steps(blueprint: &Blueprint) -> Vec<String> {
     let schedule = &blueprint.schedule;
     let step_tokens = u64::from(schedule.rows) * u64::from(blueprint.row_tokens);
     let total: u64 = schedule.lengths_tokens.iter().sum();
-    if total / step_tokens > STEPS_EXACT_MAX {
+    if total / u64::from(blueprint.row_tokens) > ROWS_EXACT_MAX {
+        let about = |(phase, tokens): (usize, &u64)| {
+            let step_tokens = step_tokens as f64 * fill(blueprint, phase);
+            let steps = (*tokens as f64 / step_tokens).ceil() as u64;
+            format!("about {}", counted(steps, "step"))
+        };
         return schedule
             .lengths_tokens
             .iter()
-            .map(|tokens| format!("about {}", counted(tokens.div_ceil(step_tokens), "step")))
+            .enumerate()
+            .map(about)
             .collect();
     }
     let mut counts = vec![0_u64; schedule.phases.len()];

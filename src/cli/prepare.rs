@@ -2,17 +2,28 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cli::say;
 use crate::cli::table::{Table, grouped};
 use crate::config;
 use crate::corpus::Manifest;
+use crate::prepare::available::{self, PATHS_HINT};
 use crate::prepare::config::CorpusConfig;
 use crate::prepare::progress;
 
-pub(super) fn prepare(corpus: &Path) -> Result<()> {
-    let config: CorpusConfig = config::load(corpus)?;
+/// `leave_out` the sources that are not there; without it they are an error.
+pub(super) fn prepare(corpus: &Path, leave_out: bool) -> Result<()> {
+    let mut config: CorpusConfig = config::load(corpus)?;
+    let folder = corpus.parent().unwrap_or(Path::new(""));
+    let absent = available::take_out_absent(&mut config, folder)?;
+    if !absent.is_empty() {
+        let list = available::describe(&absent);
+        if !leave_out {
+            bail!("{list}{PATHS_HINT}; `--available` prepares the others alone");
+        }
+        say(&list)?;
+    }
     let manifest = crate::prepare::run(&config, corpus, progress::for_standard_error().as_mut())?;
     say(&describe(&manifest))
 }

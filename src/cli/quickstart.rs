@@ -47,7 +47,7 @@ pub(super) async fn quickstart(folder: &Path) -> Result<()> {
         "1. The embedded corpus: four institutions, invented notes, a tokenizer trained on them\n",
     )?;
     let yaml = corpus.clone();
-    tokio::task::spawn_blocking(move || prepare::prepare(&yaml)).await??;
+    tokio::task::spawn_blocking(move || prepare::prepare(&yaml, false)).await??;
     say("\n2. Training on two ranks; the decay is commanded from outside while it runs\n")?;
     let run = run.display().to_string();
     train(&run).await?;

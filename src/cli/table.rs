@@ -23,6 +23,10 @@ impl Table {
         self.rows.push(cells);
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The table as text without a trailing line end. A column whose cells all begin with a digit,
     /// a sign or a dash is set to the right.
     pub(super) fn render(&self) -> String {

@@ -10,9 +10,11 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::corpus::Manifest;
 use crate::corpus::rate::Rate;
+use crate::corpus::{Institution, Manifest, Source};
 use crate::ids::SourceIndex;
+
+pub mod repeats;
 
 /// Epochs and weights are read to this precision.
 const PARTS: f64 = 1e6;
@@ -62,7 +64,7 @@ fn check_value(value: f64) -> Result<(), String> {
 }
 
 /// What keeps a mixture from being read from a corpus. All of it is the operator's to fix.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error, PartialEq)]
 pub enum MixtureError {
     #[error(
         "the mixture names `{pattern}`, which no source of corpus `{corpus}` matches\n  \
@@ -88,6 +90,18 @@ pub enum MixtureError {
     Value { pattern: String, problem: String },
     #[error("the mixture leaves every source out\n  hint: give one pattern a value above 0")]
     Empty,
+    #[error(
+        "`max_epochs` names `{pattern}`, which no source of corpus `{corpus}` matches\n  \
+         hint: a pattern is `institution/source`, `institution/*` or `*`"
+    )]
+    CapOfNoSource { pattern: String, corpus: String },
+    #[error(
+        "source `{name}` would be read {epochs:.2} times, more often than `max_epochs` allows, \
+         {cap}\n  \
+         hint: shorten the phase, give the source a smaller part of the mixture, or raise \
+         `max_epochs`"
+    )]
+    TooManyEpochs { name: String, epochs: f64, cap: f64 },
 }
 
 /// One source of a resolved mixture.
@@ -96,7 +110,8 @@ pub struct MixedSource {
     pub source: SourceIndex,
     /// `institution/source`.
     pub name: String,
-    /// Chunks and tokens of one epoch of the source.
+    /// Documents, chunks and tokens of one epoch of the source.
+    pub documents: u64,
     pub chunks: u64,
     pub tokens: u64,
     pub rate: Rate,
@@ -160,6 +175,7 @@ impl Mixture {
                 MixedSource {
                     source: source.index,
                     name: source.name.clone(),
+                    documents: source.documents,
                     chunks: source.chunks,
                     tokens: source.tokens,
                     rate: Rate::new(numerator, denominator),
@@ -181,6 +197,7 @@ impl Mixture {
 struct Taken<'a> {
     index: SourceIndex,
     name: String,
+    documents: u64,
     chunks: u64,
     tokens: u64,
     pattern: &'a str,
@@ -203,17 +220,7 @@ fn match_sources<'a>(
     let mut decided: BTreeSet<&str> = BTreeSet::new();
     let mut filled: BTreeSet<&str> = BTreeSet::new();
     for (index, institution, source) in manifest.sources() {
-        let name = institution.name_of(source);
-        let candidates = [
-            name.clone(),
-            format!("{}/*", institution.id),
-            "*".to_owned(),
-        ];
-        let matching: Vec<&'a str> = candidates
-            .iter()
-            .filter_map(|candidate| values.get_key_value(candidate))
-            .map(|(pattern, _)| pattern.as_str())
-            .collect();
+        let matching = patterns_of(values, institution, source);
         matched.extend(&matching);
         let Some(&pattern) = matching.first() else {
             continue;
@@ -224,13 +231,13 @@ fn match_sources<'a>(
         }
         filled.insert(pattern);
         let parts = parts(values[pattern]);
-        let (chunks, tokens) = (source.train.chunks, source.train.tokens);
         if parts > 0 {
             taken.push(Taken {
                 index,
-                name,
-                chunks,
-                tokens,
+                name: institution.name_of(source),
+                documents: source.train.documents,
+                chunks: source.train.chunks,
+                tokens: source.train.tokens,
                 pattern,
                 parts,
             });
@@ -259,6 +266,22 @@ fn match_sources<'a>(
     Ok(taken)
 }
 
+/// The patterns that match a source, the one that decides first.
+fn patterns_of<'a>(
+    values: &'a BTreeMap<String, f64>,
+    institution: &Institution,
+    source: &Source,
+) -> Vec<&'a str> {
+    let candidates = [
+        institution.name_of(source),
+        format!("{}/*", institution.id),
+        "*".to_owned(),
+    ];
+    let known = |candidate| values.get_key_value(candidate);
+    let found = candidates.iter().filter_map(known);
+    found.map(|(pattern, _)| pattern.as_str()).collect()
+}
+
 fn parts(value: f64) -> u64 {
     (value * PARTS).round() as u64
 }
@@ -266,7 +289,7 @@ fn parts(value: f64) -> u64 {
 fn existing(manifest: &Manifest) -> String {
     let names: Vec<String> = manifest
         .sources()
-        .map(|(_, institution, source)| format!("`{}/{}`", institution.id, source.id))
+        .map(|(_, institution, source)| format!("`{}`", institution.name_of(source)))
         .collect();
     names.join(", ")
 }

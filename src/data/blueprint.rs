@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use crate::corpus::masking::MaskRule;
-use crate::corpus::mixture::ResolvedMixture;
+use crate::corpus::mixture::{ResolvedMixture, repeats};
 use crate::corpus::plan::PhasePlan;
 use crate::corpus::plan_spec::{
     BLOCK_ROWS_DEFAULT, PlanSpec, SHUFFLE_CHUNKS_DEFAULT, SourceLengths,
@@ -45,6 +45,8 @@ pub struct Blueprint {
 #[derive(Clone, Debug)]
 pub struct PhaseBlueprint {
     pub mixture: ResolvedMixture,
+    /// As configured, or one pass over the mixture.
+    pub length_tokens: u64,
     pub builder: BatchBuilder,
 }
 
@@ -68,12 +70,7 @@ impl Blueprint {
                     .with_context(|| format!("phase \"{}\"", phase.name))
             })
             .collect::<Result<Vec<_>>>()?;
-        let lengths_tokens = spec
-            .phases
-            .iter()
-            .zip(&phases)
-            .map(|(settings, phase)| settings.tokens.unwrap_or(phase.mixture.pass_tokens))
-            .collect();
+        let lengths_tokens = phases.iter().map(|phase| phase.length_tokens).collect();
         let schedule = Schedule {
             phases: spec.phases.clone(),
             lengths_tokens,
@@ -146,7 +143,10 @@ fn draw_phase(
     spec: &BlueprintSpec,
     phase: &PhaseSettings,
 ) -> Result<PhaseBlueprint> {
-    let mixture = phase.mixture.resolve(corpus.manifest())?;
+    let manifest = corpus.manifest();
+    let mixture = phase.mixture.resolve(manifest)?;
+    let tokens = phase.tokens.unwrap_or(mixture.pass_tokens);
+    repeats::expect_within(&phase.max_epochs, &mixture, manifest, tokens)?;
     let sources = mixture
         .sources
         .iter()
@@ -174,5 +174,9 @@ fn draw_phase(
             protect_special: spec.protect_special,
         },
     };
-    Ok(PhaseBlueprint { mixture, builder })
+    Ok(PhaseBlueprint {
+        mixture,
+        length_tokens: tokens,
+        builder,
+    })
 }

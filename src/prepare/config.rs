@@ -123,6 +123,11 @@ pub struct SourceConfig {
     /// The terms under which the text is used; goes into the manifest and every ledger.
     #[garde(length(min = 1))]
     pub licence: String,
+    /// Where the files are had, for people; shown where they are missing.
+    // Not written, so that a corpus is the same to its fingerprint wherever its files came from.
+    #[serde(default, skip_serializing)]
+    #[garde(inner(length(min = 1)))]
+    pub homepage: Option<String>,
     /// Where the documents come from.
     #[garde(dive)]
     pub read: ReadConfig,

@@ -12,6 +12,19 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use thiserror::Error;
+
+/// Nothing lies where a path or a pattern points.
+#[derive(Debug, Error)]
+#[error("{0}\n  hint: relative paths start at the folder of the configuration")]
+pub struct NothingThere(String);
+
+impl NothingThere {
+    /// Which path leads nowhere.
+    pub fn what(&self) -> &str {
+        &self.0
+    }
+}
 
 /// A file to read, as it was found.
 #[derive(Clone, Debug, Serialize)]
@@ -25,7 +38,7 @@ pub struct InputFile {
 /// The files that a path or a pattern names, sorted by path; at least one.
 ///
 /// # Errors
-/// Nothing there, a folder instead of files, or a folder that cannot be listed.
+/// [`NothingThere`], a folder instead of files, or a folder that cannot be listed.
 pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
     if !is_pattern(pattern) {
         return Ok(vec![literal(pattern)?]);
@@ -36,20 +49,17 @@ pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
     found.sort();
     found.dedup();
     if found.is_empty() {
-        bail!(
-            "no file matches {}\n  hint: relative paths start at the folder of the configuration",
+        bail!(NothingThere(format!(
+            "no file matches {}",
             pattern.display()
-        );
+        )));
     }
     found.iter().map(|path| literal(path)).collect()
 }
 
 fn literal(path: &Path) -> Result<InputFile> {
     let Ok(metadata) = fs::metadata(path) else {
-        bail!(
-            "no file at {}\n  hint: relative paths start at the folder of the configuration",
-            path.display()
-        );
+        bail!(NothingThere(format!("no file at {}", path.display())));
     };
     if metadata.is_dir() {
         bail!(

@@ -1,11 +1,12 @@
 //! From institutions' sources to a corpus of token shards with a manifest.
 //!
-//! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means;
-//! [`compression`], [`encoding`] and [`text`] files into text, [`fault`] why not; [`readers`] text
-//! into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into chunks,
-//! by [`bpe`] as a rule, [`train_tokenizer`] where none is given; [`held_out`] which ones training
-//! never sees; [`source`] one source from end to end; [`shards`] and [`files`] how they are stored;
-//! [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
+//! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means,
+//! [`available`] which sources are there; [`compression`], [`encoding`] and [`text`] files into
+//! text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`] invented ones;
+//! [`tokenizer`] documents into chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is
+//! given; [`held_out`] which ones training never sees; [`source`] one source from end to end;
+//! [`shards`] and [`files`] how they are stored; [`fingerprint`] whether there is anything to do;
+//! [`progress`] what the user sees.
 //!
 //! Invariants: the same inputs give the same bytes, whatever the number of threads; a manifest
 //! stands only beside complete shards, at every moment at which the process may be killed; no text
@@ -28,6 +29,7 @@ use crate::prepare::tokenizer::{
     Chunker, Chunking, TOKENIZER_CONFIG_FILE, TokenizerFiles, default_config,
 };
 
+pub mod available;
 pub mod bpe;
 pub mod compression;
 pub mod config;

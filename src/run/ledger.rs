@@ -122,6 +122,7 @@ mod tests {
             name: name.to_owned(),
             tokens: None,
             mixture: Mixture::All,
+            max_epochs: BTreeMap::new(),
             mask_rate: 0.3,
             learning_rate: 1e-3,
             warmup_tokens: 0,

@@ -4,6 +4,8 @@
 //! count *before* it. (Composer's lags by one more step: it steps `LambdaLR` before the timestamp
 //! advances, so a phase's first two steps share the first one's rate.)
 
+use std::collections::BTreeMap;
+
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,11 @@ pub struct PhaseSettings {
     /// Which sources, and how much of each.
     #[garde(dive)]
     pub mixture: Mixture,
+    /// How often each source may be read in this phase at most, by the mixture's patterns; a phase
+    /// that would read one more often is refused. Without it there is no limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[garde(custom(check_caps))]
+    pub max_epochs: BTreeMap<String, f64>,
     /// Share of the tokens to predict (80 % masked, 10 % random, 10 % unchanged).
     #[garde(range(min = 0.0001, max = 0.9))]
     pub mask_rate: f64,
@@ -51,6 +58,20 @@ pub struct PhaseSettings {
     #[serde(default)]
     #[garde(dive)]
     pub rows_warmup: Option<RowsWarmup>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that garde calls"
+)]
+fn check_caps(caps: &BTreeMap<String, f64>, (): &()) -> garde::Result {
+    let enough = |cap: &f64| (0.01..=f64::INFINITY).contains(cap);
+    match caps.iter().find(|(_, cap)| !enough(cap)) {
+        Some((pattern, _)) => Err(garde::Error::new(format!(
+            "`{pattern}` must be at least 0.01"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A linear growth of the number of rows in a step.
@@ -178,6 +199,7 @@ mod tests {
             name: "phase".to_owned(),
             tokens: None,
             mixture: Mixture::All,
+            max_epochs: BTreeMap::new(),
             mask_rate: 0.3,
             learning_rate: 3e-4,
             warmup_tokens: 0,

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use tch::{Tensor, no_grad};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::collective::Collective;
 use crate::config::{RunConfig, Start};
@@ -54,6 +54,13 @@ pub(super) fn initial_moments(
     optimizer: &mut StableAdamW,
 ) -> Result<()> {
     let Start::Composer(file) = &settings.start else {
+        let no_warmup = settings.phases[0].warmup_tokens == 0;
+        if settings.start.loses_moments() && no_warmup {
+            warn!(
+                "the run begins with trained weights, fresh moments and no warm-up: its first \
+                 steps are large and rough; give the first phase `warmup_tokens`"
+            );
+        }
         return Ok(());
     };
     let mut checkpoint = ComposerCheckpoint::open(file)?;

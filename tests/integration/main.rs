@@ -1,6 +1,7 @@
 //! All integration tests in one binary: real processes, real sockets, real files.
 
 mod bad_input;
+mod catalog;
 mod check_training;
 mod collective;
 mod composer;

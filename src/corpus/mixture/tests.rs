@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use garde::Validate;
 use serde::Deserialize;
 
-use super::{Mixture, MixtureError};
+use super::{Mixture, MixtureError, repeats};
 use crate::config;
 use crate::corpus::{Institution, Manifest, Source, Split, StoredFile, TokenizerInfo};
 
@@ -195,4 +195,42 @@ fn wrong_values_are_refused_in_the_yaml() {
         direct.resolve(&manifest()),
         Err(MixtureError::Value { .. })
     ));
+}
+
+/// What a cap says of a phase of `tokens` tokens.
+fn within(caps: &[(&str, f64)], yaml: &str, tokens: u64) -> Result<(), MixtureError> {
+    let caps = caps
+        .iter()
+        .map(|(pattern, cap)| ((*pattern).to_owned(), *cap));
+    let mixture = resolve(yaml).expect("the mixture fits");
+    repeats::expect_within(&caps.collect(), &mixture, &manifest(), tokens)
+}
+
+#[test]
+fn a_cap_refuses_what_repeats_too_often() {
+    // Equal weights: half of the tokens are of `us`, whose 100,000 are thus read 5 times.
+    let halves = "mixture: {weights: {pmc/*: 1, us/*: 1}}";
+    assert_eq!(within(&[], halves, 1_000_000), Ok(()));
+    assert_eq!(within(&[("*", 5.0)], halves, 1_000_000), Ok(()));
+    assert_eq!(
+        within(&[("*", 2.0), ("us/*", 5.0)], halves, 1_000_000),
+        Ok(())
+    );
+    // Four thousandths of an epoch more are rounded away, two hundredths are not.
+    assert_eq!(within(&[("*", 5.0)], halves, 1_000_800), Ok(()));
+    let told = within(&[("*", 5.0)], halves, 1_004_000)
+        .unwrap_err()
+        .to_string();
+    let expected = "source `us/notes` would be read 5.02 times, more often than `max_epochs` \
+                    allows, 5\n  hint: shorten the phase, give the source a smaller part of the \
+                    mixture, or raise `max_epochs`";
+    assert_eq!(told, expected);
+    let told = within(&[("us/*", 9.0), ("us/reports", 4.5)], halves, 1_000_000);
+    assert!(told.unwrap_err().to_string().contains("`us/reports`"));
+    let told = within(&[("uk/*", 1.0), ("fr/*", 1.0)], halves, 1_000_000);
+    assert!(
+        told.unwrap_err()
+            .to_string()
+            .contains("`max_epochs` names `fr/*`")
+    );
 }

@@ -1,5 +1,7 @@
 //! Corpus files and sources that are wrong: no manifest is left beside them.
 
+use std::fs;
+
 use super::{CORPUS, Outcome, PRIVATE, Place, gzip};
 
 /// What `cohort prepare` does with a corpus of one source, read by `read` from the given files.
@@ -41,7 +43,7 @@ fn corpus_files() {
         place.refused(&["prepare", "corpus.yaml"])
     };
     insta::assert_snapshot!(error("licence", "license"), @r"
-    error: corpus.yaml:10:9: unknown field `license`, expected one of id, licence, read
+    error: corpus.yaml:10:9: unknown field `license`, expected one of id, licence, homepage, read
        |
     10 |         license: none needed
        |         ^
@@ -63,7 +65,8 @@ fn corpus_files() {
 #[test]
 fn sources() {
     insta::assert_snapshot!(prepare_error(LINES, &[]), @r"
-    error: clinic/notes: no file at notes.jsonl.gz
+    error: one source is not there:
+      clinic/notes: no file at notes.jsonl.gz
       hint: relative paths start at the folder of the configuration
     ");
     let empty = vec![("notes.jsonl.gz", gzip(""))];
@@ -116,4 +119,59 @@ fn a_guessed_encoding_is_told_once() {
     );
     let told = warnings("{text_files: {path: \"*.txt\", encoding: windows-1252}}");
     assert!(told.is_empty(), "{told:?}");
+}
+
+const CATALOG: &str = "\
+name: tiny
+output: corpus
+tokenizer: {train: {vocab_size: 512}}
+max_length: 64
+institutions:
+  - id: clinic
+    name: Clinic
+    sources:
+      - id: letters
+        licence: by agreement
+        homepage: https://clinic.example/letters
+        read: {text_files: {path: \"letters/*.txt\"}}
+      - id: notes
+        licence: none needed
+        read: {synthetic: {style: triage_line, documents: 200}}
+  - id: ward
+    name: Ward
+    sources:
+      - id: calls
+        licence: none needed
+        read: {text_grid: {path: \"calls/*_{speaker}.TextGrid\", speakers: {a: A, b: B}}}
+";
+
+#[test]
+fn sources_that_are_not_there() {
+    let place = Place::new();
+    place.write("corpus.yaml", CATALOG);
+    insta::assert_snapshot!(place.refused(&["prepare", "corpus.yaml"]), @r"
+    error: 2 sources are not there:
+      clinic/letters: no file matches letters/*.txt
+        from https://clinic.example/letters (by agreement)
+      ward/calls: no file matches calls/*_a.TextGrid
+      hint: relative paths start at the folder of the configuration; `--available` prepares the others alone
+    ");
+    let prepared = place.cohort(&["prepare", "corpus.yaml", "--available"]);
+    assert_eq!(prepared.code, Some(0), "{}", prepared.stderr);
+    let said: Vec<&str> = prepared.stdout.lines().collect();
+    assert_eq!(said[0], "2 sources are not there:");
+    assert_eq!(said[1], "  clinic/letters: no file matches letters/*.txt");
+    assert!(said.iter().any(|line| line.starts_with("clinic/notes ")));
+    let manifest =
+        String::from_utf8(fs::read(place.path("corpus/manifest.json")).unwrap()).unwrap();
+    assert!(!manifest.contains("letters") && !manifest.contains("ward"));
+
+    // What is there and is not as it must be is not left out.
+    fs::create_dir(place.path("letters")).unwrap();
+    let unlike = CATALOG.replace("letters/*.txt", "letters");
+    place.write("corpus.yaml", unlike);
+    insta::assert_snapshot!(place.refused(&["prepare", "corpus.yaml", "--available"]), @r"
+    error: clinic/letters: letters is a folder, not a file
+      hint: name its files with a pattern such as letters/*.txt
+    ");
 }

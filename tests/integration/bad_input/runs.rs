@@ -21,7 +21,7 @@ fn misspelled_and_missing_fields() {
        |                                  ^
     ");
     insta::assert_snapshot!(config_error(&run("    mask_rate", "    mask-rate")), @r"
-    error: run.yaml:19:5: unknown field `mask-rate`, expected one of name, tokens, mixture, mask_rate, learning_rate, warmup_tokens, shape, decay_tokens, floor, rows_warmup
+    error: run.yaml:19:5: unknown field `mask-rate`, expected one of name, tokens, mixture, max_epochs, mask_rate, learning_rate, warmup_tokens, shape, decay_tokens, floor, rows_warmup
        |
     19 |     mask-rate: 0.3
        |     ^
@@ -184,6 +184,14 @@ fn corpora_that_do_not_fit() {
     insta::assert_snapshot!(run_error(&place, &mixture), @r#"
     error: phase "stable": the mixture names `clinic/note`, which no source of corpus `tiny` matches
       hint: the corpus has `clinic/notes`; a pattern is `institution/source`, `institution/*` or `*`
+    "#);
+    let capped = run(
+        "mixture: all",
+        "mixture: all\n    max_epochs: {clinic/*: 0.5}",
+    );
+    insta::assert_snapshot!(run_error(&place, &capped), @r#"
+    error: phase "stable": source `clinic/notes` would be read 0.65 times, more often than `max_epochs` allows, 0.5
+      hint: shorten the phase, give the source a smaller part of the mixture, or raise `max_epochs`
     "#);
 }
 
