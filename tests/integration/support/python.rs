@@ -10,7 +10,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 const VARIABLE: &str = "COHORT_PYTHON";
 
@@ -23,19 +23,44 @@ pub fn has_transformers() -> bool {
     named
 }
 
+/// Whether there is such a Python, and whether it has a package; says so where not.
+pub fn has(package: &str) -> bool {
+    let import = format!("import {package}");
+    let found = env::var(VARIABLE)
+        .ok()
+        .and_then(|python| Command::new(python).args(["-c", &import]).output().ok());
+    let found = found.is_some_and(|output| output.status.success());
+    if !found {
+        println!("skipped: {VARIABLE} names no Python with {package}");
+    }
+    found
+}
+
 /// Runs a script of the repository, which must find nothing wrong, and shows what it printed.
 #[track_caller]
 pub fn run_script<S: AsRef<OsStr>>(name: &str, arguments: &[S]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("scripts")
-        .join(name);
-    let output = Command::new(env::var(VARIABLE).unwrap())
-        .arg(script)
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output = script(name, arguments);
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {text}{errors}");
     print!("{text}");
+}
+
+/// What a script of the repository says that must find something wrong.
+#[track_caller]
+pub fn script_error<S: AsRef<OsStr>>(name: &str, arguments: &[S]) -> String {
+    let output = script(name, arguments);
+    assert!(!output.status.success(), "{name} finds nothing wrong");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn script<S: AsRef<OsStr>>(name: &str, arguments: &[S]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("scripts")
+        .join(name);
+    Command::new(env::var(VARIABLE).unwrap())
+        .arg(script)
+        .args(arguments)
+        .output()
+        .unwrap()
 }
