@@ -14,7 +14,8 @@ use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelI
 
 use crate::corpus::{Source, Split};
 use crate::prepare::compression::ReadCounts;
-use crate::prepare::config::{InstitutionConfig, ReadConfig, SourceConfig};
+use crate::prepare::config::readers::ReadConfig;
+use crate::prepare::config::{InstitutionConfig, SourceConfig};
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::inputs::InputFile;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};

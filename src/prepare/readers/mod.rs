@@ -13,7 +13,8 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::prepare::compression::ReadCounts;
-use crate::prepare::config::{FilesConfig, InstitutionConfig, ReadConfig, SourceConfig};
+use crate::prepare::config::readers::{FilesConfig, ReadConfig};
+use crate::prepare::config::{InstitutionConfig, SourceConfig};
 use crate::prepare::encoding::Encoding;
 use crate::prepare::inputs::{self, InputFile};
 use crate::prepare::readers::jats::Jats;
@@ -31,6 +32,7 @@ pub mod medquad;
 pub mod parquet_table;
 pub mod prose;
 pub mod pubmed;
+pub mod rows;
 pub mod tar_archive;
 pub mod text_grid;
 pub mod xml;

@@ -1,4 +1,5 @@
-//! Text columns of Parquet files, read page by page.
+//! Text columns of Parquet files, read row by row: memory holds the pages in which the values of
+//! one row stand.
 //!
 //! A column holds text where its values are byte arrays: Arrow's kinds of strings are all stored
 //! so, and there are writers that do not mark them as text. Every value is checked to be UTF-8. A
@@ -8,7 +9,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::vec;
 
 use anyhow::{Context, Error, Result, anyhow};
 use parquet::basic::Type;
@@ -21,10 +21,7 @@ use crate::prepare::compression::ReadCounts;
 use crate::prepare::fault::DOCUMENT_BYTES_MAX;
 use crate::prepare::fields::Fields;
 use crate::prepare::readers::layout::Layout;
-use crate::prepare::readers::{At, Document, Documents, Place};
-
-/// Rows that are decoded at once, from pages that are in memory anyway.
-const ROWS: usize = 64;
+use crate::prepare::readers::{At, Document, Documents, Place, rows};
 
 /// The documents of every row of a file.
 pub fn read(path: Arc<Path>, fields: &Fields, counts: &Arc<ReadCounts>) -> Result<Documents> {
@@ -39,20 +36,18 @@ pub fn read(path: Arc<Path>, fields: &Fields, counts: &Arc<ReadCounts>) -> Resul
     })?;
     let layout = Layout::new(fields);
     let columns = find_columns(&path, &file, &layout.names)?;
-    let table = Table {
+    let mut table = Table {
         path,
         layout,
         columns,
         groups: 0..file.metadata().num_row_groups(),
         file,
         group: None,
-        rows: Vec::new().into_iter(),
         row: 0,
         counts: Arc::clone(counts),
         bytes_left: bytes,
-        failed: false,
     };
-    Ok(Box::new(table.flatten()))
+    Ok(rows::documents(move || table.next_row()))
 }
 
 /// A text column of the file.
@@ -97,7 +92,6 @@ fn find_columns(
     names.iter().map(column).collect()
 }
 
-/// One item a row: its documents, or the error that ends the file.
 struct Table {
     path: Arc<Path>,
     layout: Layout,
@@ -106,46 +100,24 @@ struct Table {
     /// Row groups that are still to come.
     groups: std::ops::Range<usize>,
     group: Option<Group>,
-    /// Rows that are decoded: the values of their columns.
-    rows: vec::IntoIter<Vec<Option<ByteArray>>>,
     /// Rows handed out.
     row: u64,
     counts: Arc<ReadCounts>,
     bytes_left: u64,
-    failed: bool,
 }
 
 /// The row group that is being read.
 struct Group {
     rows_left: usize,
+    bytes: u64,
     readers: Vec<ColumnReaderImpl<ByteArrayType>>,
-}
-
-impl Iterator for Table {
-    type Item = Vec<Result<Document>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let documents = self.next_row().transpose()?;
-        self.failed = documents.is_err();
-        Some(match documents {
-            Ok(documents) => documents.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        })
-    }
 }
 
 impl Table {
     fn next_row(&mut self) -> Result<Option<Vec<Document>>> {
-        let values = loop {
-            if let Some(values) = self.rows.next() {
-                break values;
-            }
-            if !self.decode()? {
-                return Ok(None);
-            }
+        let Some(values) = self.decode_row()? else {
+            self.count(self.bytes_left);
+            return Ok(None);
         };
         self.row += 1;
         let place = Place {
@@ -153,63 +125,33 @@ impl Table {
             at: At::Row(self.row),
         };
         let named = values.iter().zip(&self.columns);
-        let text = |(value, column): (&Option<ByteArray>, &Column)| {
-            let bytes = value.as_ref().map_or(&[][..], ByteArray::data);
-            if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
-                return Err(anyhow!(
-                    "{place}: the column {:?} has more than {} MiB\n  hint: the limit guards the \
-                     memory; cut such documents",
-                    column.name,
-                    DOCUMENT_BYTES_MAX >> 20
-                ));
-            }
-            let text = std::str::from_utf8(bytes).map(str::to_owned);
-            text.map_err(|_| {
-                anyhow!(
-                    "{place}: the column {:?} is not valid UTF-8\n  hint: set `text` to the \
-                     column that holds the document, or write the file anew",
-                    column.name
-                )
-            })
-        };
-        let values = named.map(text).collect::<Result<Vec<String>>>()?;
-        let document = |text| Document {
-            text,
-            place: place.clone(),
-        };
-        let texts = self.layout.texts(&values).into_iter();
-        Ok(Some(texts.map(document).collect()))
+        let texts = named.map(|(value, column)| text(value.as_ref(), column, &place));
+        let texts = texts.collect::<Result<Vec<&str>>>()?;
+        Ok(Some(self.layout.documents(&texts, &place)))
     }
 
-    /// Decodes the next rows; false at the end of the file.
-    fn decode(&mut self) -> Result<bool> {
-        let Some(group) = &mut self.group else {
-            let Some(number) = self.groups.next() else {
-                self.count(self.bytes_left);
-                return Ok(false);
-            };
-            self.group = Some(self.open_group(number)?);
-            return Ok(true);
-        };
-        let wanted = group.rows_left.min(ROWS);
-        group.rows_left -= wanted;
-        let mut rows: Vec<Vec<Option<ByteArray>>> = vec![Vec::new(); wanted];
-        for (reader, column) in group.readers.iter_mut().zip(&self.columns) {
-            let Some(values) = read_column(reader, column, wanted) else {
-                return Err(self.damaged());
-            };
-            for (row, value) in rows.iter_mut().zip(values) {
-                row.push(value);
+    /// The values of the next row's columns; none at the end of the file. One row at a time: rows
+    /// may be long, and how long is known only once they are decoded.
+    fn decode_row(&mut self) -> Result<Option<Vec<Option<ByteArray>>>> {
+        let mut group = loop {
+            match self.group.take() {
+                Some(group) if group.rows_left > 0 => break group,
+                Some(group) => self.count(group.bytes),
+                None => {
+                    let Some(number) = self.groups.next() else {
+                        return Ok(None);
+                    };
+                    self.group = Some(self.open_group(number)?);
+                }
             }
-        }
-        self.rows = rows.into_iter();
-        if group.rows_left == 0 {
-            self.group = None;
-            let number = self.groups.start.saturating_sub(1);
-            let bytes = self.file.metadata().row_group(number).compressed_size();
-            self.count(bytes.max(0) as u64);
-        }
-        Ok(true)
+        };
+        group.rows_left -= 1;
+        let readers = group.readers.iter_mut().zip(&self.columns);
+        let values = readers.map(|(reader, column)| read_value(reader, column));
+        let values: Result<Vec<_>, Incomplete> = values.collect();
+        let values = values.map_err(|Incomplete| self.damaged())?;
+        self.group = Some(group);
+        Ok(Some(values))
     }
 
     fn open_group(&self, number: usize) -> Result<Group> {
@@ -222,7 +164,9 @@ impl Table {
             Ok(ColumnReader::ByteArrayColumnReader(reader)) => Ok(reader),
             _ => Err(self.damaged()),
         };
+        let bytes = self.file.metadata().row_group(number).compressed_size();
         Ok(Group {
+            bytes: bytes.max(0) as u64,
             rows_left: usize::try_from(rows).map_err(|_| self.damaged())?,
             readers: self.columns.iter().map(column).collect::<Result<_>>()?,
         })
@@ -244,29 +188,40 @@ impl Table {
     }
 }
 
-/// The next `wanted` values of a column; none where the data does not hold them.
-fn read_column(
+/// A value as text, in the row at `place`.
+fn text<'a>(value: Option<&'a ByteArray>, column: &Column, place: &Place) -> Result<&'a str> {
+    let bytes = value.map_or(&[][..], ByteArray::data);
+    if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+        return Err(anyhow!(
+            "{place}: the column {:?} has more than {} MiB\n  hint: the limit guards the memory; \
+             cut such documents",
+            column.name,
+            DOCUMENT_BYTES_MAX >> 20
+        ));
+    }
+    std::str::from_utf8(bytes).map_err(|_| {
+        anyhow!(
+            "{place}: the column {:?} is not valid UTF-8\n  hint: set `text` to the column that \
+             holds the document, or write the file anew",
+            column.name
+        )
+    })
+}
+
+/// The data does not hold as many values as it says.
+struct Incomplete;
+
+/// The next value of a column, if it is not null.
+fn read_value(
     reader: &mut ColumnReaderImpl<ByteArrayType>,
     column: &Column,
-    wanted: usize,
-) -> Option<Vec<Option<ByteArray>>> {
+) -> Result<Option<ByteArray>, Incomplete> {
     let (mut levels, mut values) = (Vec::new(), Vec::new());
-    let read = reader.read_records(wanted, Some(&mut levels), None, &mut values);
-    let (records, _, _) = read.ok()?;
-    if records != wanted {
-        return None;
+    let read = reader.read_records(1, Some(&mut levels), None, &mut values);
+    let (records, _, _) = read.map_err(|_| Incomplete)?;
+    let is_there = column.defined == 0 || levels == [column.defined];
+    if records != 1 || values.len() != usize::from(is_there) {
+        return Err(Incomplete);
     }
-    let mut values = values.into_iter();
-    if column.defined == 0 {
-        return (values.len() == wanted).then(|| values.map(Some).collect());
-    }
-    let value = |level: &i16| {
-        if *level == column.defined {
-            values.next().map(Some)
-        } else {
-            Some(None)
-        }
-    };
-    let read: Option<Vec<_>> = levels.iter().map(value).collect();
-    read.filter(|read| read.len() == wanted)
+    Ok(values.pop())
 }

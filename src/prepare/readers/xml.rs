@@ -15,7 +15,8 @@ use quick_xml::events::{BytesDecl, BytesRef, BytesStart, Event};
 
 use crate::prepare::fault::file_error;
 use crate::prepare::readers::{At, Document, Place};
-use crate::prepare::text::{Meter, TextFile, TextReader};
+use crate::prepare::text::meter::Meter;
+use crate::prepare::text::{TextFile, TextReader};
 
 /// Elements within each other, at most; articles need some twenty.
 const DEPTH_MAX: usize = 256;
