@@ -44,7 +44,8 @@ pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
     found.iter().map(|path| literal(path)).collect()
 }
 
-fn literal(path: &Path) -> Result<InputFile> {
+/// The file at exactly this path.
+pub fn literal(path: &Path) -> Result<InputFile> {
     let Ok(metadata) = fs::metadata(path) else {
         bail!(
             "no file at {}\n  hint: relative paths start at the folder of the configuration",

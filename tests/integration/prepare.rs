@@ -17,6 +17,7 @@ use cohort::corpus::{Manifest, Shard, Source};
 use cohort::prepare;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
+use cohort::prepare::readers::{Content, Document};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -171,6 +172,13 @@ fn shared_corpus() -> Option<(CorpusConfig, PathBuf)> {
     }
     println!("skipped: no ../shared/data");
     None
+}
+
+fn text_of(document: Document) -> String {
+    match document.content {
+        Content::Text(text) => text,
+        Content::Tokens(_) => unreachable!("these sources are text"),
+    }
 }
 
 fn only_source(manifest: &Manifest) -> &Source {

@@ -40,6 +40,8 @@ pub enum ReadConfig {
     MedquadXml(#[garde(dive)] FilesConfig),
     /// Praat's transcripts: the turns of all speakers of a conversation.
     TextGrid(#[garde(dive)] TextGridConfig),
+    /// A directory that MosaicML's streaming library has written: token ids, or text.
+    Mds(#[garde(dive)] MdsConfig),
     /// Invented notes, for a first run without any text.
     Synthetic(#[garde(dive)] SyntheticConfig),
 }
@@ -137,6 +139,21 @@ pub struct TextGridConfig {
     #[serde(default)]
     #[garde(skip)]
     pub encoding: Encoding,
+}
+
+/// Tokens are taken over as they stand: each sample is a document of one chunk, its special tokens
+/// included, so the corpus must have the tokenizer and at least the `max_length` of the directory.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+pub struct MdsConfig {
+    /// The folder with `index.json`, or a pattern for several.
+    #[garde(skip)]
+    pub path: PathBuf,
+    /// Which columns make which documents, where the samples are text; without it, each sample's
+    /// `input_ids` are read.
+    #[serde(default)]
+    #[garde(dive)]
+    pub text: Option<Fields>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]

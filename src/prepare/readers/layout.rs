@@ -1,7 +1,7 @@
 //! Which fields of a record make which documents.
 
 use crate::prepare::fields::Fields;
-use crate::prepare::readers::{Document, Place};
+use crate::prepare::readers::{Content, Document, Place};
 use crate::prepare::text::normalize_line_ends;
 
 /// The documents of a record, by the places of their fields among the names.
@@ -30,7 +30,7 @@ impl Layout {
     /// The documents of a record that stands at `place`, as [`Self::texts`] says.
     pub fn documents<T: AsRef<str>>(&self, values: &[T], place: &Place) -> Vec<Document> {
         let document = |text| Document {
-            text,
+            content: Content::Text(text),
             place: place.clone(),
         };
         self.texts(values).into_iter().map(document).collect()

@@ -15,7 +15,7 @@ use anyhow::{Error, Result, anyhow};
 
 use crate::prepare::config::readers::TextGridConfig;
 use crate::prepare::readers::prose::Prose;
-use crate::prepare::readers::{At, Document, Documents, Place};
+use crate::prepare::readers::{At, Content, Document, Documents, Place};
 use crate::prepare::text::{Opening, TextFile};
 
 pub mod files;
@@ -95,7 +95,7 @@ fn conversation(
         at: At::File,
     };
     Ok(Document {
-        text: prose.finish(),
+        content: Content::Text(prose.finish()),
         place,
     })
 }

@@ -12,7 +12,7 @@ use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use super::shared_corpus;
+use super::{shared_corpus, text_of};
 
 /// Of the real documents one in so many, chosen by the hash of their text.
 const SHARED_EVERY: u8 = 64;
@@ -267,7 +267,7 @@ fn real_documents_have_the_same_ids() {
         };
         texts.extend(
             documents
-                .map(|document| document.unwrap().text)
+                .map(|document| text_of(document.unwrap()))
                 .filter(chosen),
         );
     }

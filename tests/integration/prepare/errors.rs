@@ -264,7 +264,7 @@ fn misspelled_fields_and_wrong_types() {
        |         ^
     ");
     insta::assert_snapshot!(changed("csv:", "cvs:"), @r"
-    corpus.yaml:12:11: unknown variant `cvs`, expected one of json_lines, csv, parquet, text_files, pubmed_xml, jats, medquad_xml, text_grid, synthetic
+    corpus.yaml:12:11: unknown variant `cvs`, expected one of json_lines, csv, parquet, text_files, pubmed_xml, jats, medquad_xml, text_grid, mds, synthetic
        |
     12 |           cvs:
        |           ^

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cohort::prepare::compression::ReadCounts;
-use cohort::prepare::readers;
+use cohort::prepare::readers::{self, Content};
 
 use super::{PRIVATE, Workspace, gzip};
 
@@ -15,6 +15,7 @@ mod encodings;
 mod hostile;
 mod limits;
 mod markup;
+mod mds;
 mod speech;
 mod tables;
 
@@ -44,7 +45,7 @@ fn documents(read: &str, files: Files<'_>) -> Result<Vec<(String, String)>, Stri
         let documents = readers::open(institution, source, found, Arc::clone(&counts));
         let documents = documents.map(|document| {
             let document = document?;
-            Ok((document.place.to_string(), document.text))
+            Ok((document.place.to_string(), shown(document.content)))
         });
         let documents = documents.collect::<anyhow::Result<_>>()?;
         let counted = counts.bytes.load(Ordering::Relaxed);
@@ -57,6 +58,17 @@ fn documents(read: &str, files: Files<'_>) -> Result<Vec<(String, String)>, Stri
             .map(|(place, text)| (workspace.shorten(&place), text))
             .collect()),
         Err(error) => Err(workspace.shown(&error)),
+    }
+}
+
+/// The text, or the token ids in figures.
+fn shown(content: Content) -> String {
+    match content {
+        Content::Text(text) => text,
+        Content::Tokens(ids) => {
+            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+            ids.join(" ")
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use cohort::prepare::progress::Silent;
 use cohort::prepare::readers;
 use tokio::time::Instant;
 
-use super::shared_corpus;
+use super::{shared_corpus, text_of};
 
 /// Prints what a preparation came to.
 #[expect(clippy::print_stdout, reason = "figures for whoever runs the test")]
@@ -133,7 +133,7 @@ fn the_shared_texts_are_those_of_other_readers() {
             let files = readers::find_files(&source.read, origin.parent().unwrap()).unwrap();
             let mut hasher = blake3::Hasher::new();
             for document in readers::open(institution, source, files, Arc::default()) {
-                hasher.update(document.unwrap().text.as_bytes());
+                hasher.update(text_of(document.unwrap()).as_bytes());
                 hasher.update(&[0]);
             }
             digests.insert(name, hasher.finalize().to_hex().to_string());

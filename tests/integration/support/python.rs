@@ -23,6 +23,21 @@ pub fn has_transformers() -> bool {
     named
 }
 
+/// Whether that Python has a module; says so where it has not.
+pub fn has_module(name: &str) -> bool {
+    let python = env::var(VARIABLE).ok();
+    let import = |python: String| {
+        let mut command = Command::new(python);
+        let output = command.args(["-c", &format!("import {name}")]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let found = python.is_some_and(import);
+    if !found {
+        println!("skipped: {VARIABLE} names no Python with {name}");
+    }
+    found
+}
+
 /// Runs a script of the repository, which must find nothing wrong, and shows what it printed.
 #[track_caller]
 pub fn run_script<S: AsRef<OsStr>>(name: &str, arguments: &[S]) {
