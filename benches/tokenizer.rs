@@ -22,6 +22,7 @@ use cohort::config;
 use cohort::prepare::bpe::Encoder;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::find_inputs;
+use cohort::prepare::readers::Content;
 use cohort::prepare::tokenizer::TokenizerFiles;
 use tokenizers::Tokenizer;
 use tokio::time::Instant;
@@ -148,9 +149,14 @@ fn read(inputs: &[String]) -> Result<Documents> {
         {
             let config: CorpusConfig = config::load(input)?;
             for job in find_inputs(&config, input.parent().unwrap_or(Path::new("")))? {
-                let texts = job.documents(&Arc::default());
-                let texts = texts.map(|document| Ok(document?.text));
-                documents.insert(job.name(), texts.collect::<Result<_>>()?);
+                let mut texts = Vec::new();
+                for document in job.documents(&Arc::default()) {
+                    // Token ids have nothing to be encoded.
+                    if let Content::Text(text) = document?.content {
+                        texts.push(text);
+                    }
+                }
+                documents.insert(job.name(), texts);
             }
         } else {
             let whole = fs::read_to_string(input)?;

@@ -35,13 +35,22 @@ pub type Bytes = Box<dyn Read + Send>;
 
 /// Opens a file and undoes its compression; `counts.bytes` grows with what is read of it.
 pub fn open(path: &Path, counts: &Arc<ReadCounts>) -> Result<Bytes> {
+    let stored = open_buffered(path, counts)?;
+    decompress(stored).map_err(|error| file_error(path, &error))
+}
+
+/// Opens a file for its bytes as they are stored.
+pub fn open_stored(path: &Path, counts: &Arc<ReadCounts>) -> Result<Bytes> {
+    Ok(Box::new(open_buffered(path, counts)?))
+}
+
+fn open_buffered(path: &Path, counts: &Arc<ReadCounts>) -> Result<BufReader<Counted>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let counted = Counted {
         file,
         counts: Arc::clone(counts),
     };
-    let buffered = BufReader::with_capacity(READ_BYTES, counted);
-    decompress(buffered).map_err(|error| file_error(path, &error))
+    Ok(BufReader::with_capacity(READ_BYTES, counted))
 }
 
 /// Undoes the compression that the first bytes of `input` tell of. Errors in the data are

@@ -1,12 +1,13 @@
 //! Which encoding a text is in: what its owner says, what its first bytes say, and a guess that
 //! gives up rather than go wrong.
 //!
-//! A byte-order mark always counts. Without one, `auto` takes UTF-16 where nearly every second byte
-//! is zero, UTF-8 where the bytes are valid, and otherwise Windows-1252. As ASCII is the same in
-//! both, the last choice falls at the first byte beyond it, and nothing is read twice however large
-//! the file. From then on a byte that contradicts the choice refuses the file: invalid UTF-8 in the
-//! one case; in the other a character that Windows-1252 has in the form that UTF-8 gives it, a byte
-//! that Windows-1252 leaves undefined, or a control character that no text has.
+//! A byte-order mark always counts. Without one, `auto` takes UTF-16 where three of four pairs of
+//! bytes are a zero and a plain character of ASCII, UTF-8 where the bytes are valid, and otherwise
+//! Windows-1252. As ASCII is the same in both, the last choice falls at the first byte beyond it,
+//! and nothing is read twice however large the file. From then on a byte that contradicts the
+//! choice refuses the file: invalid UTF-8 in the one case; in the other a character that
+//! Windows-1252 has in the form that UTF-8 gives it, a byte that Windows-1252 leaves undefined, or
+//! a control character that no text has.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,7 @@ pub enum Encoding {
     /// UTF-8, and nothing else.
     #[serde(rename = "utf-8")]
     Utf8,
-    /// UTF-16; little-endian unless the zero bytes say otherwise.
+    /// UTF-16; little-endian unless plain ASCII in it says otherwise.
     #[serde(rename = "utf-16")]
     Utf16,
     /// Windows-1252, which Latin-1 texts are read as too.
@@ -74,20 +75,24 @@ pub fn recognize(start: &[u8], wanted: Encoding) -> Result<(Decoding, usize), Fa
 }
 
 fn unmarked(start: &[u8], wanted: Encoding) -> Decoding {
-    let units = start.len() / 2;
-    let zeros = |place: usize| start[place.min(start.len())..].iter().step_by(2);
-    let zeros = |place: usize| zeros(place).filter(|byte| **byte == 0).count();
-    let (first, second) = (zeros(0), zeros(1));
-    let plain = |high: usize, low: usize| low == 0 && high * 4 > units * 3;
+    let pairs = || start.chunks_exact(2);
+    let little = pairs().filter(|pair| is_plain(pair[1], pair[0])).count();
+    let big = pairs().filter(|pair| is_plain(pair[0], pair[1])).count();
+    let most = |plain: usize| plain * 4 > pairs().len() * 3;
     match wanted {
-        Encoding::Auto if plain(second, first) => Decoding::Utf16Little,
-        Encoding::Auto if plain(first, second) => Decoding::Utf16Big,
+        Encoding::Auto if most(little) => Decoding::Utf16Little,
+        Encoding::Auto if most(big) => Decoding::Utf16Big,
         Encoding::Auto => Decoding::Open,
         Encoding::Utf8 => Decoding::Utf8,
-        Encoding::Utf16 if first > second => Decoding::Utf16Big,
+        Encoding::Utf16 if big > little => Decoding::Utf16Big,
         Encoding::Utf16 => Decoding::Utf16Little,
         Encoding::Windows1252 => Decoding::Windows1252 { guessed: false },
     }
+}
+
+/// Whether a unit of UTF-16 is a character of ASCII that texts have.
+fn is_plain(high: u8, low: u8) -> bool {
+    high == 0 && low.is_ascii() && low != 0x7f && !is_binary(low)
 }
 
 /// The choice between UTF-8 and Windows-1252 from `rest`, which begins with the first byte beyond

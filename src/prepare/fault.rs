@@ -45,6 +45,16 @@ pub enum Fault {
         DOCUMENT_BYTES_MAX >> 20
     )]
     TooLong { line: u64 },
+    #[error(
+        "line {line}: the quote that opens here is never closed\n  hint: close or double it; where \
+         quotes mean nothing, set `quoted: false`"
+    )]
+    OpenQuote { line: u64 },
+    #[error(
+        "line {line}: text after a closing quote, in a field that begins on line {field_line}\n  \
+         hint: double the quotes within a field; where quotes mean nothing, set `quoted: false`"
+    )]
+    StrayQuote { line: u64, field_line: u64 },
     #[error("the {format} data ends early\n  hint: the file is incomplete; copy it again")]
     EndsEarly { format: &'static str },
     #[error("the {format} data is damaged\n  hint: copy the file again")]
@@ -59,7 +69,9 @@ impl Fault {
             Self::Encoding { .. }
             | Self::Mixed { .. }
             | Self::Nul { .. }
-            | Self::TooLong { .. } => anyhow!("{path}, {self}"),
+            | Self::TooLong { .. }
+            | Self::OpenQuote { .. }
+            | Self::StrayQuote { .. } => anyhow!("{path}, {self}"),
             Self::NotText { .. } | Self::EndsEarly { .. } | Self::Damaged { .. } => {
                 anyhow!("{path}: {self}")
             }

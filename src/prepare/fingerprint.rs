@@ -18,7 +18,7 @@ use crate::prepare::source::SourceJob;
 use crate::prepare::tokenizer::TOKENIZER_CONFIG_FILE;
 
 /// Raised whenever the same inputs come to other shards than before.
-const PREPARATION_VERSION: u32 = 2;
+const PREPARATION_VERSION: u32 = 3;
 const FINGERPRINT_FILE: &str = "prepared.json";
 
 /// blake3 over everything that decides the shards, in hexadecimal: `<corpus>/prepared.json`.

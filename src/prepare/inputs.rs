@@ -57,7 +57,8 @@ pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
     found.iter().map(|path| literal(path)).collect()
 }
 
-fn literal(path: &Path) -> Result<InputFile> {
+/// The file at exactly this path.
+pub fn literal(path: &Path) -> Result<InputFile> {
     let Ok(metadata) = fs::metadata(path) else {
         bail!(NothingThere(format!("no file at {}", path.display())));
     };
@@ -145,27 +146,40 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Whether a path inside an archive matches a pattern; empty components and `.` do not count.
+/// Greedy with one point of return, like [`matches`]: what an earlier `**` could take instead, the
+/// last one can take too.
 pub fn path_matches(pattern: &str, path: &str) -> bool {
     fn components(path: &str) -> Vec<&str> {
         let parts = path.split('/');
         parts.filter(|part| !matches!(*part, "" | ".")).collect()
     }
-    fn rest_matches(pattern: &[&str], path: &[&str]) -> bool {
-        match (pattern, path) {
-            ([], []) => true,
-            (["**", after @ ..], _) => {
-                rest_matches(after, path)
-                    || path.split_first().is_some_and(|(first, rest)| {
-                        !first.starts_with('.') && rest_matches(pattern, rest)
-                    })
+    let (pattern, path) = (components(pattern), components(path));
+    let (mut at_pattern, mut at_path) = (0, 0);
+    let mut stars: Option<(usize, usize)> = None;
+    loop {
+        match (pattern.get(at_pattern), path.get(at_path)) {
+            (None, None) => return true,
+            (Some(&"**"), _) => {
+                at_pattern += 1;
+                stars = Some((at_pattern, at_path));
             }
-            ([component, after @ ..], [name, rest @ ..]) => {
-                component_matches(component, name) && rest_matches(after, rest)
+            (Some(component), Some(name)) if component_matches(component, name) => {
+                at_pattern += 1;
+                at_path += 1;
             }
-            _ => false,
+            _ => {
+                let Some((after, taken)) = stars else {
+                    return false;
+                };
+                if path.get(taken).is_none_or(|name| name.starts_with('.')) {
+                    return false;
+                }
+                stars = Some((after, taken + 1));
+                at_pattern = after;
+                at_path = taken + 1;
+            }
         }
     }
-    rest_matches(&components(pattern), &components(path))
 }
 
 fn component_matches(pattern: &str, name: &str) -> bool {
@@ -219,6 +233,8 @@ fn character_bytes(first: u8) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -258,6 +274,45 @@ mod tests {
         ] {
             assert_eq!(path_matches(pattern, path), expected, "{pattern} {path}");
         }
+    }
+
+    /// What a pattern means, at the price of exponential time.
+    fn means(pattern: &[&str], path: &[&str]) -> bool {
+        match (pattern, path) {
+            ([], []) => true,
+            (["**", after @ ..], _) => {
+                let longer = path.split_first();
+                means(after, path)
+                    || longer
+                        .is_some_and(|(name, rest)| !name.starts_with('.') && means(pattern, rest))
+            }
+            ([component, after @ ..], [name, rest @ ..]) => {
+                component_matches(component, name) && means(after, rest)
+            }
+            _ => false,
+        }
+    }
+
+    fn components(names: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+        prop::collection::vec(prop::sample::select(names), 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn paths_match_as_patterns_mean(
+            pattern in components(&["**", "*", "a", ".a", ".*"]),
+            path in components(&["a", "b", ".a"]),
+        ) {
+            let found = path_matches(&pattern.join("/"), &path.join("/"));
+            prop_assert_eq!(found, means(&pattern, &path));
+        }
+    }
+
+    #[test]
+    fn a_path_without_end_exhausts_no_stack() {
+        let path = "a/".repeat(1_000_000);
+        assert!(path_matches("**/a", &path));
+        assert!(!path_matches("**/b", &path));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
+use crate::prepare::readers::Content;
 use crate::prepare::source::{ShardPlan, SourceJob};
 use crate::prepare::tokenizer::{
     Chunker, Chunking, TOKENIZER_CONFIG_FILE, TokenizerFiles, default_config,
@@ -210,7 +211,13 @@ fn train_on(
     for job in jobs {
         let mut taken = 0;
         for document in job.documents(&Arc::default()) {
-            let mut text = document.with_context(|| job.name())?.text;
+            let Content::Text(mut text) = document.with_context(|| job.name())?.content else {
+                bail!(
+                    "{}: no tokenizer can be trained on token ids\n  hint: set `tokenizer: {{file: \
+                     …}}` to the tokenizer that made them",
+                    job.name()
+                );
+            };
             if is_held_out(&text, config.held_out_permille()) {
                 continue;
             }

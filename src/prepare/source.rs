@@ -14,11 +14,12 @@ use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelI
 
 use crate::corpus::{Source, Split};
 use crate::prepare::compression::ReadCounts;
-use crate::prepare::config::{InstitutionConfig, ReadConfig, SourceConfig};
-use crate::prepare::held_out::is_held_out;
+use crate::prepare::config::readers::ReadConfig;
+use crate::prepare::config::{InstitutionConfig, SourceConfig};
+use crate::prepare::held_out::{ids_are_held_out, is_held_out};
 use crate::prepare::inputs::InputFile;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
-use crate::prepare::readers::{self, Document, Documents};
+use crate::prepare::readers::{self, Content, Document, Documents};
 use crate::prepare::shards::{SeriesOptions, ShardSeries, write_unigrams};
 use crate::prepare::tokenizer::Chunker;
 
@@ -129,7 +130,7 @@ fn next_batch(documents: &mut Documents) -> Result<Vec<Document>> {
             break;
         };
         let document = document?;
-        bytes += document.text.len();
+        bytes += document.content.bytes();
         batch.push(document);
     }
     Ok(batch)
@@ -144,22 +145,37 @@ struct Cut {
 /// `first` is the number of the batch's first document in its source.
 fn cut(batch: &[Document], first: u64, plan: &ShardPlan<'_>) -> Result<Vec<Cut>> {
     let one = |(index, document): (usize, &Document)| {
-        if document.text.trim().is_empty() {
-            return Ok(Cut {
-                held_out: false,
-                chunks: Vec::new(),
-            });
-        }
-        let place = || document.place.to_string();
-        let (chunker, number) = (plan.chunker, first + index as u64);
-        chunker.check(&document.text, number).with_context(place)?;
-        let chunks = chunker.chunks(&document.text).with_context(place)?;
-        Ok(Cut {
-            held_out: is_held_out(&document.text, plan.held_out_permille),
-            chunks,
-        })
+        let cut = match &document.content {
+            Content::Text(text) => cut_text(text, first + index as u64, plan),
+            Content::Tokens(ids) => take_ids(ids, plan),
+        };
+        cut.with_context(|| document.place.to_string())
     };
     batch.par_iter().enumerate().map(one).collect()
+}
+
+fn cut_text(text: &str, number: u64, plan: &ShardPlan<'_>) -> Result<Cut> {
+    if text.trim().is_empty() {
+        return Ok(Cut {
+            held_out: false,
+            chunks: Vec::new(),
+        });
+    }
+    plan.chunker.check(text, number)?;
+    Ok(Cut {
+        held_out: is_held_out(text, plan.held_out_permille),
+        chunks: plan.chunker.chunks(text)?,
+    })
+}
+
+/// Ids that others made are a chunk as they stand.
+fn take_ids(ids: &[u32], plan: &ShardPlan<'_>) -> Result<Cut> {
+    plan.chunker.check_ids(ids)?;
+    let chunk = (!ids.is_empty()).then(|| ids.to_vec());
+    Ok(Cut {
+        held_out: ids_are_held_out(ids, plan.held_out_permille),
+        chunks: chunk.into_iter().collect(),
+    })
 }
 
 /// What a source has come to so far.

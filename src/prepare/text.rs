@@ -7,13 +7,16 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 
 use crate::prepare::compression::{self, Bytes, ReadCounts};
 use crate::prepare::encoding::{self, Decoding, Encoding, START_BYTES, Sequence};
-use crate::prepare::fault::{DOCUMENT_BYTES_MAX, Fault, file_error};
+use crate::prepare::fault::{Fault, file_error};
+use crate::prepare::text::meter::{Meter, newlines};
+
+pub mod meter;
 
 const READ_BYTES: usize = 128 << 10;
 
@@ -28,15 +31,6 @@ pub struct Opening {
 pub struct TextFile {
     pub path: Arc<Path>,
     pub reader: TextReader,
-}
-
-/// Where a parser stands in a text. It lives beside the reader, which the parser owns.
-#[derive(Debug, Default)]
-pub struct Meter {
-    lines: AtomicU64,
-    /// Bytes handed out since the current document began, and the line of that.
-    document_bytes: AtomicU64,
-    document_line: AtomicU64,
 }
 
 /// Streams one file as valid UTF-8.
@@ -81,36 +75,6 @@ impl TextFile {
             .read_to_string(&mut text)
             .map_err(|error| file_error(&self.path, &error))?;
         Ok(normalize_line_ends(text))
-    }
-}
-
-impl Meter {
-    /// The line on which the next byte stands, from 1.
-    pub fn line(&self) -> u64 {
-        self.lines.load(Ordering::Relaxed) + 1
-    }
-
-    /// The next document begins on `line`; its bytes count from here.
-    pub fn begin_document(&self, line: u64) {
-        self.document_line.store(line, Ordering::Relaxed);
-        self.document_bytes.store(0, Ordering::Relaxed);
-    }
-
-    fn advance(&self, bytes: &[u8]) {
-        let lines = newlines(bytes);
-        if lines > 0 {
-            self.lines.fetch_add(lines, Ordering::Relaxed);
-        }
-        self.document_bytes
-            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-    }
-
-    fn check(&self) -> Result<(), Fault> {
-        if self.document_bytes.load(Ordering::Relaxed) <= DOCUMENT_BYTES_MAX {
-            return Ok(());
-        }
-        let line = self.document_line.load(Ordering::Relaxed).max(1);
-        Err(Fault::TooLong { line })
     }
 }
 
@@ -192,7 +156,9 @@ impl TextReader {
         match self.decoding {
             None if self.raw.len() < START_BYTES && !self.ended => Ok(0),
             None => {
-                let (decoding, mark) = encoding::recognize(&self.raw, self.opening.encoding)?;
+                // No more than that, or the guess would depend on how much a read gives.
+                let start = &self.raw[..self.raw.len().min(START_BYTES)];
+                let (decoding, mark) = encoding::recognize(start, self.opening.encoding)?;
                 self.decoding = Some(decoding);
                 Ok(mark)
             }
@@ -346,11 +312,6 @@ fn is_plain(character: char, other: Option<Sequence>) -> bool {
     let contradicted =
         matches!(other, Some(Sequence::Valid(other)) if encoding::in_windows_1252(other));
     character != '\0' && !contradicted
-}
-
-/// The line ends in `bytes`.
-fn newlines(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 #[cfg(test)]

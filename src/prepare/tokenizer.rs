@@ -148,6 +148,28 @@ impl Chunker {
         Ok(ids.chunks(body_length).map(chunk).collect())
     }
 
+    /// Whether ids that somebody else made can be a chunk of this corpus.
+    ///
+    /// # Errors
+    /// More tokens than a chunk may have, or an id that the tokenizer does not know.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let (max_length, vocab_size) = (self.chunking.max_length, self.info.vocab_size);
+        if ids.len() > max_length as usize {
+            bail!(
+                "a sample of {} tokens, where `max_length` is {max_length}\n  hint: raise \
+                 `max_length` to that of the directory",
+                ids.len()
+            );
+        }
+        if ids.iter().any(|id| *id >= vocab_size) {
+            bail!(
+                "a token id beyond the {vocab_size} of the tokenizer\n  hint: set `tokenizer: \
+                 {{file: …}}` to the tokenizer that made the directory"
+            );
+        }
+        Ok(())
+    }
+
     /// Compares the fast tokenizer with the library on a part of the document, if its number in its
     /// source is one of those that are compared.
     ///

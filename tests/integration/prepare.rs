@@ -17,6 +17,7 @@ use cohort::corpus::{Manifest, Shard, Source};
 use cohort::prepare;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
+use cohort::prepare::readers::{Content, Document};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -32,6 +33,8 @@ mod readers;
 mod shared_data;
 
 const CORPUS_FILE: &str = "corpus.yaml";
+/// Stands in every bad input where text stands; no error may repeat it.
+const PRIVATE: &str = "Przewalski";
 
 /// A folder with a corpus YAML and its inputs.
 struct Workspace {
@@ -72,6 +75,20 @@ impl Workspace {
 
     fn prepare(&self) -> anyhow::Result<Manifest> {
         prepare::run(&self.config(), &self.path(CORPUS_FILE), &mut Silent)
+    }
+
+    /// A text with this folder as `DIR`.
+    fn shorten(&self, text: &str) -> String {
+        text.replace(&self.folder.path().display().to_string(), "DIR")
+    }
+
+    /// What a user reads of an error, which must repeat no text.
+    #[track_caller]
+    fn shown(&self, error: &anyhow::Error) -> String {
+        for shown in [format!("{error:#}"), format!("{error:?}")] {
+            assert!(!shown.contains(PRIVATE), "an error repeats text: {shown}");
+        }
+        self.shorten(&format!("{error:#}"))
     }
 
     fn shard_chunks(&self, shards: &[Shard]) -> Vec<Chunk> {
@@ -143,6 +160,26 @@ fn read_shard(root: &Path, shard: &Shard) -> Vec<Chunk> {
         shard.documents
     );
     chunks
+}
+
+/// The corpus of the real text beside the project and its file; says so where there is none.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+fn shared_corpus() -> Option<(CorpusConfig, PathBuf)> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let origin = project.join("configs/corpus/shared.yaml");
+    let config = config::load(&origin).unwrap();
+    if project.join("../shared/data").exists() {
+        return Some((config, origin));
+    }
+    println!("skipped: no ../shared/data");
+    None
+}
+
+fn text_of(document: Document) -> String {
+    match document.content {
+        Content::Text(text) => text,
+        Content::Tokens(_) => unreachable!("these sources are text"),
+    }
 }
 
 fn only_source(manifest: &Manifest) -> &Source {

@@ -2,28 +2,40 @@
 //! doubled quotes and line ends), separated by commas, tabulators, semicolons or bars.
 //!
 //! Every row must have as many fields as the line of names has: a row that does not is a broken
-//! quote more often than a short row, and would join two patients' notes.
+//! quote more often than a short row, and would join two patients' notes. [`quotes`] refuses those
+//! that leave the number of fields as it is.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Error, Result, anyhow};
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 
-use crate::prepare::config::CsvConfig;
+use crate::prepare::config::readers::CsvConfig;
 use crate::prepare::fault::file_error;
+use crate::prepare::readers::csv_table::quotes::Quotes;
 use crate::prepare::readers::layout::Layout;
-use crate::prepare::readers::{At, Document, Documents, Place};
-use crate::prepare::text::{Meter, TextFile, TextReader};
+use crate::prepare::readers::{At, Document, Documents, Place, rows};
+use crate::prepare::text::TextFile;
+use crate::prepare::text::meter::Meter;
+
+mod quotes;
 
 /// The documents of every row of a file.
 pub fn read(file: TextFile, config: &CsvConfig) -> Result<Documents> {
     let TextFile { path, reader } = file;
     let meter = reader.meter();
+    let separator = config.separator.byte();
+    let input: Box<dyn Read + Send> = if config.quoted {
+        Box::new(Quotes::new(reader, separator))
+    } else {
+        Box::new(reader)
+    };
     let mut rows = ReaderBuilder::new()
-        .delimiter(config.separator.byte())
+        .delimiter(separator)
         .quoting(config.quoted)
-        .from_reader(reader);
+        .from_reader(input);
     let names = rows.headers().map_err(|error| table_error(&path, error))?;
     if names.is_empty() {
         return Ok(Box::new(std::iter::empty()));
@@ -46,51 +58,34 @@ pub fn read(file: TextFile, config: &CsvConfig) -> Result<Documents> {
         .iter()
         .map(column)
         .collect::<Result<Vec<usize>>>()?;
-    let table = Table {
+    let mut table = Table {
         path,
         columns,
         layout,
         rows,
         meter,
         row: StringRecord::new(),
-        failed: false,
     };
-    Ok(Box::new(table.flatten()))
+    Ok(rows::documents(move || table.next_row()))
 }
 
-/// One item a row: its documents, or the error that ends the file.
 struct Table {
     path: Arc<Path>,
     /// Where in a row the fields of the layout stand.
     columns: Vec<usize>,
     layout: Layout,
-    rows: Reader<TextReader>,
+    rows: Reader<Box<dyn Read + Send>>,
     meter: Arc<Meter>,
     row: StringRecord,
-    failed: bool,
-}
-
-impl Iterator for Table {
-    type Item = Vec<Result<Document>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        self.meter.begin_document(self.rows.position().line());
-        match self.rows.read_record(&mut self.row) {
-            Ok(false) => None,
-            Ok(true) => Some(self.documents().map(Ok).collect()),
-            Err(error) => {
-                self.failed = true;
-                Some(vec![Err(table_error(&self.path, error))])
-            }
-        }
-    }
 }
 
 impl Table {
-    fn documents(&self) -> impl Iterator<Item = Document> {
+    fn next_row(&mut self) -> Result<Option<Vec<Document>>> {
+        self.meter.begin_document(self.rows.position().line());
+        let read = self.rows.read_record(&mut self.row);
+        if !read.map_err(|error| table_error(&self.path, error))? {
+            return Ok(None);
+        }
         let line = self.row.position().map_or(0, csv::Position::line);
         let place = Place {
             file: Arc::clone(&self.path),
@@ -101,11 +96,7 @@ impl Table {
             .iter()
             .map(|column| &self.row[*column])
             .collect();
-        let texts = self.layout.texts(&values).into_iter();
-        texts.map(move |text| Document {
-            text,
-            place: place.clone(),
-        })
+        Ok(Some(self.layout.documents(&values, &place)))
     }
 }
 

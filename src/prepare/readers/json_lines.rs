@@ -17,68 +17,52 @@ use serde_json::de::IoRead;
 use crate::prepare::fault::file_error;
 use crate::prepare::fields::Fields;
 use crate::prepare::readers::layout::Layout;
-use crate::prepare::readers::{At, Document, Documents, Place};
-use crate::prepare::text::{Meter, TextFile, TextReader};
+use crate::prepare::readers::{At, Document, Documents, Place, rows};
+use crate::prepare::text::meter::Meter;
+use crate::prepare::text::{TextFile, TextReader};
 
 /// The documents of every object of a file.
 pub fn read(file: TextFile, fields: &Fields) -> Documents {
     let meter = file.reader.meter();
-    let objects = JsonLines {
+    let mut objects = JsonLines {
         path: file.path,
         layout: Layout::new(fields),
         objects: Deserializer::from_reader(file.reader),
         meter,
-        failed: false,
     };
-    Box::new(objects.flatten())
+    rows::documents(move || objects.next_object())
 }
 
-/// One item an object: its documents, or the error that ends the file.
 struct JsonLines {
     path: Arc<Path>,
     layout: Layout,
     objects: Deserializer<IoRead<TextReader>>,
     /// The parser reads byte by byte, so the meter tells where it stands.
     meter: Arc<Meter>,
-    failed: bool,
-}
-
-impl Iterator for JsonLines {
-    type Item = Vec<Result<Document>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        self.meter.begin_document(self.meter.line());
-        // Passes over white space; an error that is none of the file's means that more follows.
-        match self.objects.end() {
-            Ok(()) => return None,
-            Err(error) if error.is_io() => {
-                self.failed = true;
-                return Some(vec![Err(self.parse_error(error))]);
-            }
-            Err(_) => {}
-        }
-        self.meter.begin_document(self.meter.line());
-        let wanted = Wanted(Some(&self.layout.names));
-        let documents = match wanted.deserialize(&mut self.objects) {
-            Ok(found) => self.documents(found),
-            Err(error) => Err(self.parse_error(error)),
-        };
-        self.failed = documents.is_err();
-        Some(match documents {
-            Ok(documents) => documents.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        })
-    }
 }
 
 impl JsonLines {
-    fn documents(&self, found: Found) -> Result<Vec<Document>> {
+    fn next_object(&mut self) -> Result<Option<Vec<Document>>> {
+        self.meter.begin_document(self.meter.line());
+        // Passes over white space; an error that is none of the file's means that more follows.
+        match self.objects.end() {
+            Ok(()) => return Ok(None),
+            Err(error) if error.is_io() => return Err(self.parse_error(error)),
+            Err(_) => {}
+        }
+        // Before the value is read: the end of a number is known by what follows it.
+        let line = self.meter.line();
+        self.meter.begin_document(line);
+        let wanted = Wanted(Some(&self.layout.names));
+        let found = wanted.deserialize(&mut self.objects);
+        let found = found.map_err(|error| self.parse_error(error))?;
+        self.documents(found, line).map(Some)
+    }
+
+    fn documents(&self, found: Found, line: u64) -> Result<Vec<Document>> {
         let place = Place {
             file: Arc::clone(&self.path),
-            at: At::Line(self.meter.line()),
+            at: At::Line(line),
         };
         let fields = match found {
             Found::Object(fields) => fields,
@@ -104,16 +88,7 @@ impl JsonLines {
         };
         let named = fields.into_iter().zip(&self.layout.names);
         let values = named.map(text).collect::<Result<Vec<String>>>()?;
-        let document = |text| Document {
-            text,
-            place: place.clone(),
-        };
-        Ok(self
-            .layout
-            .texts(&values)
-            .into_iter()
-            .map(document)
-            .collect())
+        Ok(self.layout.documents(&values, &place))
     }
 
     fn parse_error(&self, error: serde_json::Error) -> Error {

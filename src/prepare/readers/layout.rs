@@ -1,6 +1,7 @@
 //! Which fields of a record make which documents.
 
 use crate::prepare::fields::Fields;
+use crate::prepare::readers::{Content, Document, Place};
 use crate::prepare::text::normalize_line_ends;
 
 /// The documents of a record, by the places of their fields among the names.
@@ -26,9 +27,18 @@ impl Layout {
         Self { names, documents }
     }
 
-    /// The documents of a record whose field `names[i]` has the text `values[i]`: one field as it
+    /// The documents of a record that stands at `place`, as [`Self::texts`] says.
+    pub fn documents<T: AsRef<str>>(&self, values: &[T], place: &Place) -> Vec<Document> {
+        let document = |text| Document {
+            content: Content::Text(text),
+            place: place.clone(),
+        };
+        self.texts(values).into_iter().map(document).collect()
+    }
+
+    /// The texts of a record whose field `names[i]` has the text `values[i]`: one field as it
     /// stands, several a line after the other without the blank ones. Line ends are normalized.
-    pub fn texts<T: AsRef<str>>(&self, values: &[T]) -> Vec<String> {
+    fn texts<T: AsRef<str>>(&self, values: &[T]) -> Vec<String> {
         let text = |parts: &Vec<usize>| match parts.as_slice() {
             [only] => values[*only].as_ref().to_owned(),
             several => {

@@ -3,8 +3,9 @@
 //! A reader streams: it holds one document at a time, of bounded length. It hands on text exactly
 //! as it stands in the field, line ends normalized; markup formats say in their modules what of an
 //! article is its text. It never drops or repairs a document, and joins only what the
-//! configuration says. No error and no `Debug` output carries text, or a field's or column's name
-//! found in a file (a table without a header line has text for names).
+//! configuration says. Token ids that others made are handed on as they are. No error and no
+//! `Debug` output carries text, or a field's or column's name found in a file (a table without a
+//! header line has text for names).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::prepare::compression::ReadCounts;
-use crate::prepare::config::{FilesConfig, InstitutionConfig, ReadConfig, SourceConfig};
+use crate::prepare::config::readers::{FilesConfig, ReadConfig};
+use crate::prepare::config::{InstitutionConfig, SourceConfig};
 use crate::prepare::encoding::Encoding;
 use crate::prepare::inputs::{self, InputFile};
 use crate::prepare::readers::jats::Jats;
@@ -27,18 +29,27 @@ pub mod csv_table;
 pub mod jats;
 pub mod json_lines;
 pub mod layout;
+pub mod mds;
 pub mod medquad;
 pub mod parquet_table;
 pub mod prose;
 pub mod pubmed;
+pub mod rows;
 pub mod tar_archive;
 pub mod text_grid;
 pub mod xml;
 
 /// One document as its source has it.
 pub struct Document {
-    pub text: String,
+    pub content: Content,
     pub place: Place,
+}
+
+/// What a document is made of. No `Debug`: it would show the text.
+pub enum Content {
+    Text(String),
+    /// One chunk, special tokens included, by whatever tokenizer its source was written with.
+    Tokens(Vec<u32>),
 }
 
 /// Where a document stands, for errors.
@@ -57,6 +68,16 @@ pub enum At {
     Row(u64),
 }
 
+impl Content {
+    /// Its length in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tokens(ids) => size_of_val(ids.as_slice()),
+        }
+    }
+}
+
 pub type Documents = Box<dyn Iterator<Item = Result<Document>> + Send>;
 type Paths = std::vec::IntoIter<Arc<Path>>;
 
@@ -72,6 +93,7 @@ pub fn find_files(read: &ReadConfig, folder: &Path) -> Result<Vec<InputFile>> {
         | ReadConfig::Jats(config)
         | ReadConfig::MedquadXml(config) => &config.path,
         ReadConfig::TextGrid(config) => return text_grid::files::find_files(config, folder),
+        ReadConfig::Mds(config) => return mds::index::find_files(config, folder),
         ReadConfig::Synthetic(_) => return Ok(Vec::new()),
     };
     inputs::expand(&folder.join(path))
@@ -122,6 +144,7 @@ pub fn open(
         ReadConfig::TextGrid(config) => {
             text_grid::read(&paths, config.clone(), opening(config.encoding))
         }
+        ReadConfig::Mds(config) => mds::read(paths, config, counts),
         ReadConfig::Synthetic(config) => {
             let notes = Notes::new(config.style, &institution.id, &source.id);
             let file: Arc<Path> = Path::new("synthetic").into();
@@ -131,7 +154,7 @@ pub fn open(
                     at: At::Line(number + 1),
                 };
                 Ok(Document {
-                    text: notes.note(number),
+                    content: Content::Text(notes.note(number)),
                     place,
                 })
             }))
@@ -161,8 +184,8 @@ fn whole(file: TextFile) -> Result<Document> {
         file: Arc::clone(&file.path),
         at: At::File,
     };
-    let text = file.read_whole()?;
-    Ok(Document { text, place })
+    let content = Content::Text(file.read_whole()?);
+    Ok(Document { content, place })
 }
 
 fn markup<E: Extract + 'static>(

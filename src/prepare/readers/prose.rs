@@ -3,14 +3,14 @@
 //! Runs of white space become one space; at the ends of a line there is none. What is inline adds
 //! nothing of its own, so that a subscript neither parts its word nor glues two.
 
-/// A text that grows piece by piece.
-#[derive(Debug, Default)]
+/// A text that grows piece by piece; where the pieces are cut leaves no trace.
+#[derive(Default)]
 pub struct Prose {
     text: String,
     /// White space was seen since the last character.
     space: bool,
-    /// The next character is the first of a superscript.
-    superscript: bool,
+    /// The superscript that is open, if it touches a digit before it.
+    raised: Option<usize>,
 }
 
 /// A point to go back to.
@@ -23,35 +23,32 @@ pub struct Mark {
 impl Prose {
     /// Adds a piece of the current line.
     pub fn push(&mut self, piece: &str) {
-        for (at, character) in piece.char_indices() {
+        for character in piece.chars() {
             if is_space(character) {
                 self.space = true;
                 continue;
             }
-            let glued = !self.space;
             if self.space && !self.at_line_start() {
                 self.text.push(' ');
             }
             self.space = false;
-            if self.superscript {
-                self.superscript = false;
-                let after_digit = self.text.ends_with(|c: char| c.is_ascii_digit());
-                if glued && after_digit && is_exponent(&piece[at..]) {
-                    self.text.push('^');
-                }
-            }
             self.text.push(character);
         }
     }
 
-    /// What comes next is raised. After a digit a number gets a caret, as 10 to the power of 5
-    /// would read 105 without it.
+    /// What comes next is raised.
     pub fn begin_superscript(&mut self) {
-        self.superscript = true;
+        let after_digit = self.text.ends_with(|c: char| c.is_ascii_digit());
+        self.raised = (after_digit && !self.space).then_some(self.text.len());
     }
 
+    /// After a digit a number gets a caret, as 10 to the power of 5 would read 105 without it.
     pub fn end_superscript(&mut self) {
-        self.superscript = false;
+        if let Some(at) = self.raised.take()
+            && self.text.get(at..).is_some_and(is_exponent)
+        {
+            self.text.insert(at, '^');
+        }
     }
 
     pub fn end_line(&mut self) {
@@ -107,7 +104,7 @@ pub fn tidy_lines(text: &str) -> String {
     prose.finish()
 }
 
-/// A number, with or without a sign.
+/// Whether a text begins with a number, with or without a sign.
 fn is_exponent(piece: &str) -> bool {
     let unsigned = piece.trim_start_matches(['-', '+', '\u{2212}', '\u{2013}']);
     let signs = piece[..piece.len() - unsigned.len()].chars().count();
@@ -168,6 +165,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn superscripts_are_the_same_however_they_are_cut(
+            base in "[a1 ]{0,3}",
+            superscript in "[\u{2212}+ 1a]{0,5}",
+            cut in 0_usize..6,
+        ) {
+            let mut prose = Prose::default();
+            prose.push(&base);
+            prose.begin_superscript();
+            for character in superscript.chars().take(cut) {
+                prose.push(character.encode_utf8(&mut [0; 4]));
+            }
+            prose.push(&superscript.chars().skip(cut).collect::<String>());
+            prose.end_superscript();
+            prose.push("s");
+            prop_assert_eq!(prose.finish(), raised(&base, &superscript, "s"));
+        }
+
         #[test]
         fn the_cuts_between_pieces_leave_no_trace(text in "[a1 \n\t.]{0,30}", cut in 0_usize..30) {
             let mut whole = Prose::default();

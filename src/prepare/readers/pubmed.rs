@@ -1,7 +1,7 @@
 //! PubMed's own XML (`PubmedArticleSet`, as the yearly baseline and its updates have it): each
 //! citation is a document of its title and its abstract.
 //!
-//! A labelled section is a line that begins with its label. Left out: abstracts in other languages
+//! A labeled section is a line that begins with its label. Left out: abstracts in other languages
 //! and for other readers (`OtherAbstract`), copyright lines, formulas that are no text, and the
 //! lists of citations that an update withdraws.
 
@@ -22,7 +22,7 @@ pub struct PubMed {
 struct Line {
     depth: usize,
     before: Mark,
-    labelled: Mark,
+    labeled: Mark,
 }
 
 impl Extract for PubMed {
@@ -52,7 +52,7 @@ impl Extract for PubMed {
             self.line = Some(Line {
                 depth,
                 before,
-                labelled: self.prose.mark(),
+                labeled: self.prose.mark(),
             });
         }
     }
@@ -73,7 +73,7 @@ impl Extract for PubMed {
             self.prose.end_superscript();
         }
         if let Some(line) = self.line.take_if(|line| line.depth == depth) {
-            if self.prose.is_at(line.labelled) {
+            if self.prose.is_at(line.labeled) {
                 self.prose.back_to(line.before);
             }
             self.prose.end_line();

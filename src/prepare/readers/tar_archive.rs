@@ -2,8 +2,9 @@
 //! file.
 //!
 //! The archive streams, compressed or not, and members may be compressed themselves; memory holds
-//! one of them. Names match as those of files do: one that begins with a dot is passed over unless
-//! the pattern asks for it. Only files count, neither links nor folders.
+//! one of them. What follows the end mark of an archive is another one, as after `cat a.tar b.tar`:
+//! nothing in a file is left unread. Names match as those of files do: one that begins with a dot
+//! is passed over unless the pattern asks for it. Only files count, neither links nor folders.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -20,6 +21,8 @@ use crate::prepare::text::{Opening, TextFile};
 const BLOCK_BYTES: usize = 512;
 /// For the headers of one member: long names and attributes.
 const HEADER_BYTES_MAX: u64 = 1 << 20;
+/// The longest path that systems take.
+const NAME_BYTES_MAX: usize = 4096;
 
 /// The matching members of one archive.
 pub struct Members {
@@ -27,6 +30,8 @@ pub struct Members {
     pattern: String,
     opening: Opening,
     archive: Bytes,
+    /// Whether an end mark was the last thing read.
+    marked: bool,
     ended: bool,
 }
 
@@ -46,6 +51,7 @@ pub fn open(path: Arc<Path>, pattern: String, opening: Opening) -> Result<Member
         pattern,
         opening,
         archive,
+        marked: false,
         ended: false,
     })
 }
@@ -78,17 +84,20 @@ impl Members {
     /// The next member; none at the end of the archive.
     fn next_member(&mut self) -> Result<Option<Member>> {
         let mut block = [0; BLOCK_BYTES];
-        let count = read_block(&mut self.archive, &mut block);
-        let count = count.map_err(|error| file_error(&self.path, &error))?;
-        if count < BLOCK_BYTES {
-            return Err(self.ends_early());
+        // End marks, and the filling that follows them, are blocks of zeros.
+        loop {
+            let count = read_block(&mut self.archive, &mut block);
+            let count = count.map_err(|error| file_error(&self.path, &error))?;
+            let is_zero = block[..count].iter().all(|byte| *byte == 0);
+            match count {
+                BLOCK_BYTES if is_zero => self.marked = true,
+                BLOCK_BYTES => break,
+                _ if self.marked && is_zero => return Ok(None),
+                _ if self.marked => return Err(self.damaged()),
+                _ => return Err(self.ends_early()),
+            }
         }
-        if block.iter().all(|byte| *byte == 0) {
-            // What follows the end mark is filling, but its check sums count.
-            io::copy(&mut self.archive, &mut io::sink())
-                .map_err(|error| file_error(&self.path, &error))?;
-            return Ok(None);
-        }
+        self.marked = false;
         let member = self.read_member(&block)?;
         let skipped = io::copy(
             &mut self.archive.by_ref().take(member.left),
@@ -114,7 +123,15 @@ impl Members {
             Ok(entry) => entry,
             Err(error) => return Err(self.header_error(&error)),
         };
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = entry.path_bytes();
+        if name.len() > NAME_BYTES_MAX {
+            return Err(anyhow!(
+                "{}: a member whose name is longer than {NAME_BYTES_MAX} bytes\n  hint: look where \
+                 the archive comes from; pack it anew with shorter names",
+                self.path.display()
+            ));
+        }
+        let name = String::from_utf8_lossy(&name).into_owned();
         let size = entry.size();
         let kind = entry.header().entry_type();
         if kind == EntryType::GNUSparse {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use anyhow::{Error, Result, anyhow};
 
-use crate::prepare::config::TextGridConfig;
+use crate::prepare::config::readers::TextGridConfig;
 use crate::prepare::readers::prose::Prose;
-use crate::prepare::readers::{At, Document, Documents, Place};
+use crate::prepare::readers::{At, Content, Document, Documents, Place};
 use crate::prepare::text::{Opening, TextFile};
 
 pub mod files;
@@ -31,10 +31,12 @@ struct Turn {
     text: String,
 }
 
-/// Intervals of one tier, by their starts.
+/// Starts and texts of one tier.
+type Intervals = Vec<(f64, String)>;
+
 struct Tier {
     name: String,
-    intervals: Vec<(f64, String)>,
+    intervals: Intervals,
 }
 
 /// The conversations that `paths` hold, which are as [`files::find_files`] orders them.
@@ -55,25 +57,17 @@ fn conversation(
     opening: &Opening,
 ) -> Result<Document> {
     let mut turns = Vec::new();
-    for (speaker, (key, _)) in config.speakers.iter().enumerate() {
-        let path = if config.has_file_each() {
-            &paths[speaker]
-        } else {
-            &paths[0]
-        };
-        let mut tiers = tiers(path, opening)?;
-        if !config.has_file_each() {
-            tiers.retain(|tier| tier.name == *key);
-            if tiers.is_empty() {
-                return Err(anyhow!(
-                    "{}: no tier {key:?}\n  hint: without {{speaker}} in `path` each of \
-                     `speakers` is a tier of the file",
-                    path.display()
-                ));
-            }
-        }
-        let intervals = tiers.into_iter().flat_map(|tier| tier.intervals);
-        turns.extend(intervals.map(|(start, text)| Turn {
+    let spoken = if config.has_file_each() {
+        let own = |path: &Arc<Path>| only_tier(path, tiers(path, opening)?);
+        paths.iter().map(own).collect::<Result<Vec<_>>>()?
+    } else {
+        let mut tiers = tiers(&paths[0], opening)?;
+        let of_speaker = |name: &String| take_tier(&paths[0], name, &mut tiers);
+        let speakers = config.speakers.keys();
+        speakers.map(of_speaker).collect::<Result<Vec<_>>>()?
+    };
+    for (speaker, intervals) in spoken.into_iter().enumerate() {
+        turns.extend(intervals.into_iter().map(|(start, text)| Turn {
             start,
             speaker,
             text,
@@ -89,9 +83,9 @@ fn conversation(
         let before = prose.mark();
         prose.push(labels[turn.speaker]);
         prose.push(" ");
-        let labelled = prose.mark();
+        let labeled = prose.mark();
         prose.push(&without_marks(&turn.text));
-        if prose.is_at(labelled) {
+        if prose.is_at(labeled) {
             prose.back_to(before);
         }
         prose.end_line();
@@ -101,9 +95,38 @@ fn conversation(
         at: At::File,
     };
     Ok(Document {
-        text: prose.finish(),
+        content: Content::Text(prose.finish()),
         place,
     })
+}
+
+/// The tier of a speaker's own file; a second one is of something else, or of somebody else.
+fn only_tier(path: &Path, tiers: Vec<Tier>) -> Result<Intervals> {
+    if tiers.len() > 1 {
+        return Err(anyhow!(
+            "{}: {} tiers of intervals, where a speaker's own file has one\n  hint: leave the \
+             others out of the file, or name tiers with `speakers` and no {{speaker}} in `path`",
+            path.display(),
+            tiers.len()
+        ));
+    }
+    let intervals = tiers.into_iter().map(|tier| tier.intervals);
+    Ok(intervals.flatten().collect())
+}
+
+/// The tier of the speaker `name` in the file of all.
+fn take_tier(path: &Path, name: &str, tiers: &mut Vec<Tier>) -> Result<Intervals> {
+    let mut found: Vec<Tier> = tiers.extract_if(.., |tier| tier.name == name).collect();
+    let what = match (found.pop(), found.len()) {
+        (Some(tier), 0) => return Ok(tier.intervals),
+        (None, _) => format!("no tier {name:?}"),
+        (Some(_), others) => format!("{} tiers {name:?}", others + 1),
+    };
+    Err(anyhow!(
+        "{}: {what}\n  hint: without {{speaker}} in `path` each of `speakers` is one tier of the \
+         file",
+        path.display()
+    ))
 }
 
 /// The interval tiers of one file.

@@ -14,8 +14,9 @@ use quick_xml::escape::resolve_html5_entity;
 use quick_xml::events::{BytesDecl, BytesRef, BytesStart, Event};
 
 use crate::prepare::fault::file_error;
-use crate::prepare::readers::{At, Document, Place};
-use crate::prepare::text::{Meter, TextFile, TextReader};
+use crate::prepare::readers::{At, Content, Document, Place};
+use crate::prepare::text::meter::Meter;
+use crate::prepare::text::{TextFile, TextReader};
 
 /// Elements within each other, at most; articles need some twenty.
 const DEPTH_MAX: usize = 256;
@@ -188,8 +189,8 @@ impl<E: Extract> XmlDocuments<E> {
             file: Arc::clone(&self.path),
             at: At::Line(current.line),
         };
-        let text = current.extract.finish()?;
-        Some(Document { text, place })
+        let content = Content::Text(current.extract.finish()?);
+        Some(Document { content, place })
     }
 
     fn text(&mut self, text: &[u8]) -> Result<()> {

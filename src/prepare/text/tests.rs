@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::prepare::fault::DOCUMENT_BYTES_MAX;
 
 /// Hands out its bytes in small pieces, so that characters fall on every boundary.
 struct Trickle(Vec<u8>, usize);

@@ -3,16 +3,16 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use cohort::config;
 use cohort::prepare;
 use cohort::prepare::bpe::Encoder;
-use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::synthetic::{Notes, Style};
 use cohort::prepare::train_tokenizer;
 use proptest::prelude::*;
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
+
+use super::{shared_corpus, text_of};
 
 /// Of the real documents one in so many, chosen by the hash of their text.
 const SHARED_EVERY: u8 = 64;
@@ -256,13 +256,9 @@ fn other_kinds_are_refused_and_told_why() {
 
 #[test]
 fn real_documents_have_the_same_ids() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let origin = project.join("configs/corpus/shared.yaml");
-    let config: CorpusConfig = config::load(&origin).unwrap();
-    if !project.join("../shared/data").exists() {
-        println!("skipped: no ../shared/data");
+    let Some((config, origin)) = shared_corpus() else {
         return;
-    }
+    };
     let mut texts = Vec::new();
     for job in prepare::find_inputs(&config, origin.parent().unwrap()).unwrap() {
         let documents = job.documents(&Arc::default());
@@ -271,7 +267,7 @@ fn real_documents_have_the_same_ids() {
         };
         texts.extend(
             documents
-                .map(|document| document.unwrap().text)
+                .map(|document| text_of(document.unwrap()))
                 .filter(chosen),
         );
     }

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cohort::prepare::compression::ReadCounts;
-use cohort::prepare::readers;
+use cohort::prepare::readers::{self, Content};
 
-use super::{Workspace, gzip};
+use super::{PRIVATE, Workspace, gzip};
 
 mod archives;
 mod columns;
@@ -14,11 +15,9 @@ mod encodings;
 mod hostile;
 mod limits;
 mod markup;
+mod mds;
 mod speech;
 mod tables;
-
-/// Stands in every bad input where text stands; no error may repeat it.
-const PRIVATE: &str = "Przewalski";
 
 /// Files of a source, by their names.
 type Files<'a> = &'a [(&'a str, Vec<u8>)];
@@ -36,30 +35,39 @@ fn documents(read: &str, files: Files<'_>) -> Result<Vec<(String, String)>, Stri
         workspace.write(name, bytes);
     }
     let folder = workspace.folder.path();
-    let shorten = |text: String| text.replace(&folder.display().to_string(), "DIR");
     let config = workspace.config();
     let institution = &config.institutions[0];
     let source = &institution.sources[0];
     let read = || -> anyhow::Result<Vec<(String, String)>> {
         let found = readers::find_files(&source.read, folder)?;
         let counts = Arc::<ReadCounts>::default();
-        let documents = readers::open(institution, source, found, counts);
+        let bytes: u64 = found.iter().map(|file| file.bytes).sum();
+        let documents = readers::open(institution, source, found, Arc::clone(&counts));
         let documents = documents.map(|document| {
             let document = document?;
-            Ok((document.place.to_string(), document.text))
+            Ok((document.place.to_string(), shown(document.content)))
         });
-        documents.collect()
+        let documents = documents.collect::<anyhow::Result<_>>()?;
+        let counted = counts.bytes.load(Ordering::Relaxed);
+        assert_eq!(counted, bytes, "every byte is counted once");
+        Ok(documents)
     };
     match read() {
         Ok(documents) => Ok(documents
             .into_iter()
-            .map(|(place, text)| (shorten(place), text))
+            .map(|(place, text)| (workspace.shorten(&place), text))
             .collect()),
-        Err(error) => {
-            for shown in [format!("{error:#}"), format!("{error:?}")] {
-                assert!(!shown.contains(PRIVATE), "an error repeats text: {shown}");
-            }
-            Err(shorten(format!("{error:#}")))
+        Err(error) => Err(workspace.shown(&error)),
+    }
+}
+
+/// The text, or the token ids in figures.
+fn shown(content: Content) -> String {
+    match content {
+        Content::Text(text) => text,
+        Content::Tokens(ids) => {
+            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+            ids.join(" ")
         }
     }
 }

@@ -1,17 +1,16 @@
 //! Preparing the real text that lies beside the project, where it does.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cohort::config;
 use cohort::corpus::Manifest;
 use cohort::prepare;
-use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
 use cohort::prepare::readers;
 use tokio::time::Instant;
+
+use super::{shared_corpus, text_of};
 
 /// Prints what a preparation came to.
 #[expect(clippy::print_stdout, reason = "figures for whoever runs the test")]
@@ -42,13 +41,9 @@ pub fn report(manifest: &Manifest, elapsed: Duration) {
 
 #[test]
 fn the_shared_corpus_prepares() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let origin = project.join("configs/corpus/shared.yaml");
-    let mut config: CorpusConfig = config::load(&origin).unwrap();
-    if !project.join("../shared/data").exists() {
-        println!("skipped: no ../shared/data");
+    let Some((mut config, origin)) = shared_corpus() else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
     config.output = folder.path().join("corpus");
     let started = Instant::now();
@@ -125,13 +120,9 @@ const TEXTS: [(&str, &str); 5] = [
 
 #[test]
 fn the_shared_texts_are_those_of_other_readers() {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let origin = project.join("configs/corpus/shared.yaml");
-    let config: CorpusConfig = config::load(&origin).unwrap();
-    if !project.join("../shared/data").exists() {
-        println!("skipped: no ../shared/data");
+    let Some((config, origin)) = shared_corpus() else {
         return;
-    }
+    };
     let mut digests = BTreeMap::new();
     for institution in &config.institutions {
         for source in &institution.sources {
@@ -142,7 +133,7 @@ fn the_shared_texts_are_those_of_other_readers() {
             let files = readers::find_files(&source.read, origin.parent().unwrap()).unwrap();
             let mut hasher = blake3::Hasher::new();
             for document in readers::open(institution, source, files, Arc::default()) {
-                hasher.update(document.unwrap().text.as_bytes());
+                hasher.update(text_of(document.unwrap()).as_bytes());
                 hasher.update(&[0]);
             }
             digests.insert(name, hasher.finalize().to_hex().to_string());

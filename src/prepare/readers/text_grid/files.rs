@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::prepare::config::{SPEAKER, TextGridConfig};
+use crate::prepare::config::readers::{SPEAKER, TextGridConfig};
 use crate::prepare::inputs::{self, InputFile};
 
 /// The files of each conversation one after the other, within it in the order of the speakers.
 ///
 /// # Errors
-/// As for a pattern, and a file without those of the other speakers.
+/// As for a pattern; a file without those of the other speakers, of two speakers, or of none.
 pub fn find_files(config: &TextGridConfig, folder: &Path) -> Result<Vec<InputFile>> {
     let path = folder.join(&config.path);
     if !config.has_file_each() {
@@ -20,13 +20,25 @@ pub fn find_files(config: &TextGridConfig, folder: &Path) -> Result<Vec<InputFil
     let pattern = config.path.file_name().unwrap_or_default();
     let pattern = pattern.to_string_lossy();
     let mut conversations: BTreeMap<(PathBuf, String), BTreeMap<&str, InputFile>> = BTreeMap::new();
+    let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for speaker in config.speakers.keys() {
         let own = path.with_file_name(pattern.replace(SPEAKER, speaker));
         for file in inputs::expand(&own)? {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
             let Some(common) = without_speaker(&pattern, speaker, &name) else {
-                continue;
+                bail!(
+                    "{}: the speaker {speaker:?} is not in the file's name\n  hint: `speakers` \
+                     names what stands for {SPEAKER} in `path`, letter by letter",
+                    file.path.display()
+                );
             };
+            if let Some(other) = owners.insert(file.path.clone(), speaker) {
+                bail!(
+                    "{}: the file of both {other:?} and {speaker:?}\n  hint: let `path` say more \
+                     around {SPEAKER}, as in *_{SPEAKER}.TextGrid",
+                    file.path.display()
+                );
+            }
             let key = (file.path.with_file_name(""), common);
             conversations.entry(key).or_default().insert(speaker, file);
         }
@@ -52,7 +64,8 @@ pub fn find_files(config: &TextGridConfig, folder: &Path) -> Result<Vec<InputFil
 /// A file's name with `{speaker}` for the speaker, where `pattern` has it.
 fn without_speaker(pattern: &str, speaker: &str, name: &str) -> Option<String> {
     let (before, after) = pattern.split_once(SPEAKER)?;
-    let mut places = name.match_indices(speaker).map(|(at, _)| at);
+    let places = name.char_indices().map(|(at, _)| at);
+    let mut places = places.filter(|at| name[*at..].starts_with(speaker));
     let place = places.find(|at| {
         let rest = &name[at + speaker.len()..];
         inputs::name_matches(before, &name[..*at]) && inputs::name_matches(after, rest)

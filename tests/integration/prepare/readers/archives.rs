@@ -1,6 +1,6 @@
 //! Members of tar archives as if they were files.
 
-use super::{PRIVATE, documents, gzip, refused, xz};
+use super::{PRIVATE, documents, gzip, refused, texts, xz};
 
 const READ: &str = "text_files: {path: \"*.tar*\", members: \"**/*.txt*\"}";
 
@@ -49,6 +49,53 @@ fn members_are_documents_in_the_archives_order() {
             found,
             expected.map(|(place, text)| (place, text.to_owned()))
         );
+    }
+}
+
+#[test]
+fn archives_one_after_the_other() {
+    let (one, two) = (archive(&[("1.txt", b"one")]), archive(&[("2.txt", b"two")]));
+    let filled = [&one[..], &[0; 10_240]].concat();
+    for (name, bytes) in [
+        ("a.tar", [&one[..], &two].concat()),
+        ("a.tar", [&filled[..], &two, &[0; 300]].concat()),
+        ("a.tar.gz", gzip(&[&one, &two])),
+        ("a.tar.xz", [xz(&one), xz(&two)].concat()),
+    ] {
+        let found = texts(READ, &[(name, bytes)]).unwrap();
+        assert_eq!(found, ["one", "two"], "{name}");
+    }
+    // The second has no end mark, or is no archive.
+    let cut = two[..two.len() - 1024].to_vec();
+    insta::assert_snapshot!(refused(READ, &[("a.tar", [&one[..], &cut].concat())]), @r"
+    DIR/a.tar: the tar data ends early
+      hint: the file is incomplete; copy it again
+    ");
+    for rest in [PRIVATE.to_owned(), PRIVATE.repeat(100)] {
+        let bytes = [&one[..], rest.as_bytes()].concat();
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(refused(READ, &[("a.tar", bytes)]), @r"
+            DIR/a.tar: no tar archive, or a damaged one
+              hint: `members` is for archives alone; copy the file again if it is one
+            ");
+        }
+    }
+}
+
+#[test]
+fn names_without_end() {
+    // Deep enough to exhaust the stack of a matching that calls itself.
+    let name = |bytes: usize| format!("{}nn.txt", "a/".repeat((bytes - 6) / 2));
+    let most = archive(&[(&name(4096), b"deep")]);
+    assert_eq!(texts(READ, &[("a.tar", most)]).unwrap(), ["deep"]);
+    for bytes in [4098, 1_000_000] {
+        let longer = archive(&[(&name(bytes), PRIVATE.as_bytes())]);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(refused(READ, &[("a.tar", longer)]), @r"
+            DIR/a.tar: a member whose name is longer than 4096 bytes
+              hint: look where the archive comes from; pack it anew with shorter names
+            ");
+        }
     }
 }
 

@@ -52,6 +52,11 @@ fn encodings_are_told_or_seen() {
     ];
     let expected = ["Café au lait, 38.5 °C", "Café", "Sated, no pain."];
     assert_eq!(texts(FILES, &files).unwrap(), expected);
+    // Known by its beginning alone, and not by how much of the file is there.
+    let mut long = "Notes of a clinic. ".repeat(40);
+    long += &"\u{75e9}\u{72c0}\n".repeat(20_000);
+    let little = long.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(texts(FILES, &[("1.txt", little)]).unwrap(), [long]);
     let told = "text_files: {path: \"*.txt\", encoding: windows-1252}";
     assert_eq!(texts(told, &files[..2]).unwrap(), expected[..2]);
     let told = "text_files: {path: \"*.txt\", encoding: utf-16}";
@@ -80,6 +85,13 @@ fn files_that_are_no_text() {
     let image = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", PRIVATE.as_bytes()].concat();
     insta::assert_snapshot!(refused(FILES, &[("1.txt", image)]), @r"
     DIR/1.txt, line 3, byte 8: a NUL character, so this is no text
+      hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
+    ");
+    let numbers: Vec<u8> = (1..=3000_u16)
+        .flat_map(|n| (n % 9 + 1).to_le_bytes())
+        .collect();
+    insta::assert_snapshot!(refused(FILES, &[("1.txt", numbers)]), @r"
+    DIR/1.txt, line 1, byte 1: a NUL character, so this is no text
       hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
     ");
     let zeros = vec![0; 5000];

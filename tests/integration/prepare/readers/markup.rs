@@ -97,6 +97,35 @@ fn a_citation_is_its_title_and_abstract() {
 }
 
 #[test]
+fn exponents_are_the_same_however_they_are_written() {
+    for raised in [
+        "<sup>\u{2212}3</sup>",
+        "<sup>&#x2212;3</sup>",
+        "<sup>&minus;3</sup>",
+        "<sup><![CDATA[\u{2212}]]>3</sup>",
+        "<sup>\u{2212}<i>3</i></sup>",
+    ] {
+        let article = format!("<article><body><p>10{raised} mol</p></body></article>");
+        let file = [("a.nxml", article.into_bytes())];
+        assert_eq!(
+            texts(JATS, &file).unwrap(),
+            ["10^\u{2212}3 mol"],
+            "{raised}"
+        );
+        let citation = format!(
+            "<PubmedArticle><Article><ArticleTitle>10{raised} mol</ArticleTitle></Article>\
+             </PubmedArticle>"
+        );
+        let file = [("a.xml", citation.into_bytes())];
+        assert_eq!(
+            texts(PUBMED, &file).unwrap(),
+            ["10^\u{2212}3 mol"],
+            "{raised}"
+        );
+    }
+}
+
+#[test]
 fn a_pair_is_a_question_and_its_answer() {
     let page = "<Document><Focus>F</Focus><QAPairs>\n<QAPair pid=\"1\">\n<Question>What is\n it ?\
         </Question>\n<Answer>Key Points\n\n     - One.    - Two &lt; 3.\n  </Answer></QAPair>\

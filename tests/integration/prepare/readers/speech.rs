@@ -128,8 +128,50 @@ fn companions_and_tiers_must_be_there() {
     let read = "text_grid: {path: \"a_doc.TextGrid\", speakers: {doc: \"Doctor:\"}}";
     insta::assert_snapshot!(refused(read, &files[..1]), @r#"
     DIR/a_doc.TextGrid: no tier "doc"
-      hint: without {speaker} in `path` each of `speakers` is a tier of the file
+      hint: without {speaker} in `path` each of `speakers` is one tier of the file
     "#);
+}
+
+#[test]
+fn tiers_that_are_not_one_speakers() {
+    let notes: Intervals<'_> = &[(0.0, PRIVATE)];
+    let doctor = short(&[("Speaker", DOCTOR), ("notes", notes)]).into_bytes();
+    let patient = short(&[("Speaker", PATIENT)]).into_bytes();
+    let files = [("a_doc.TextGrid", doctor), ("a_pat.TextGrid", patient)];
+    insta::assert_snapshot!(refused(READ, &files), @r"
+    DIR/a_doc.TextGrid: 2 tiers of intervals, where a speaker's own file has one
+      hint: leave the others out of the file, or name tiers with `speakers` and no {speaker} in `path`
+    ");
+    let read = "text_grid: {path: a.TextGrid, speakers: {doc: \"Doctor:\", pat: \"Patient:\"}}";
+    let twice = short(&[("doc", DOCTOR), ("pat", PATIENT), ("doc", notes)]);
+    insta::assert_snapshot!(refused(read, &[("a.TextGrid", twice.into_bytes())]), @r#"
+    DIR/a.TextGrid: 2 tiers "doc"
+      hint: without {speaker} in `path` each of `speakers` is one tier of the file
+    "#);
+}
+
+#[test]
+fn files_that_are_not_one_speakers() {
+    let whole = |name: &'static str| (name, short(&[("s", DOCTOR)]).into_bytes());
+    let read = |speakers: &str| {
+        format!("text_grid: {{path: \"*{{speaker}}.TextGrid\", speakers: {{{speakers}}}}}")
+    };
+    // A speaker that is a pattern matches files, but stands in no name.
+    let pattern = read("\"d*c\": D");
+    insta::assert_snapshot!(refused(&pattern, &[whole("a_doc.TextGrid")]), @r#"
+    DIR/a_doc.TextGrid: the speaker "d*c" is not in the file's name
+      hint: `speakers` names what stands for {speaker} in `path`, letter by letter
+    "#);
+    // The end of one speaker is another.
+    let both = read("doc: D, c: C");
+    let files = [whole("a_doc.TextGrid"), whole("a_c.TextGrid")];
+    insta::assert_snapshot!(refused(&both, &files), @r#"
+    DIR/a_doc.TextGrid: the file of both "c" and "doc"
+      hint: let `path` say more around {speaker}, as in *_{speaker}.TextGrid
+    "#);
+    // Occurrences that overlap are looked at one by one.
+    let read = "text_grid: {path: \"?a{speaker}.TextGrid\", speakers: {aa: A}}";
+    assert_eq!(texts(read, &[whole("xaaa.TextGrid")]).unwrap().len(), 1);
 }
 
 #[test]

@@ -33,6 +33,38 @@ fn separators_and_quotes() {
 }
 
 #[test]
+fn broken_quotes_join_no_rows() {
+    let read = "csv: {path: notes.csv, text: note}";
+    let unquoted = "csv: {path: notes.csv, text: note, quoted: false}";
+    let file = |rows: &str| [("notes.csv", format!("id,note\n{rows}").into_bytes())];
+    let open = file(&format!("1,a\n2,\"{PRIVATE}\n3,b\n4,c\n"));
+    insta::assert_snapshot!(refused(read, &open), @r"
+    DIR/notes.csv, line 3: the quote that opens here is never closed
+      hint: close or double it; where quotes mean nothing, set `quoted: false`
+    ");
+    let quote = format!("\"{PRIVATE}");
+    assert_eq!(texts(unquoted, &open).unwrap(), ["a", &quote, "b", "c"]);
+    // The next quote closes it, in the middle of a field.
+    let next = file(&format!("1,a\n2,\"{PRIVATE}\n3,\"{PRIVATE}\"\n"));
+    insta::assert_snapshot!(refused(read, &next), @r"
+    DIR/notes.csv, line 4: text after a closing quote, in a field that begins on line 3
+      hint: double the quotes within a field; where quotes mean nothing, set `quoted: false`
+    ");
+    let stray = file(&format!("1,\"{PRIVATE}\" {PRIVATE}\n"));
+    insta::assert_snapshot!(refused(read, &stray), @r"
+    DIR/notes.csv, line 2: text after a closing quote, in a field that begins on line 2
+      hint: double the quotes within a field; where quotes mean nothing, set `quoted: false`
+    ");
+    for (rows, expected) in [
+        ("1,\"a\"", &["a"][..]),
+        ("1,\"a\"\r\n\r\n2,\"\"\r3,\"\"\"\"\n", &["a", "", "\""]),
+        ("\"1\",a \"b\" c\n", &["a \"b\" c"]),
+    ] {
+        assert_eq!(texts(read, &file(rows)).unwrap(), expected, "{rows:?}");
+    }
+}
+
+#[test]
 fn fields_are_joined_or_documents_of_their_own() {
     let table = b"q,a,note\nWhy?,So.,n1\nHow?,,n2\n,,n3\n".to_vec();
     let lines = [
@@ -63,7 +95,7 @@ fn objects_keep_their_lines() {
     let objects = b"\n{\"t\": \"a\"}\n\n{\n\"t\": \"b\"\n} {\"t\": \"c\"}  \n".to_vec();
     let read = documents(read, &[("t.json", objects)]).unwrap();
     let place = |line: u32| format!("DIR/t.json, line {line}");
-    let expected = [(place(2), "a"), (place(6), "b"), (place(6), "c")];
+    let expected = [(place(2), "a"), (place(4), "b"), (place(6), "c")];
     assert_eq!(read, expected.map(|(place, text)| (place, text.to_owned())));
 }
 
@@ -78,13 +110,16 @@ fn values_that_are_no_objects() {
         ("null".to_owned(), "null"),
         (format!("[[\"{PRIVATE}\"], 1]"), "a list"),
     ] {
-        assert_eq!(
-            refused(read, &[("t.json", json.clone().into_bytes())]),
-            format!(
-                "DIR/t.json, line 1: {kind}, not a JSON object\n  hint: the format is one object \
-                 a line"
-            )
-        );
+        // A number is known to end only by what follows it.
+        for file in [json.clone(), format!("{json}\n")] {
+            assert_eq!(
+                refused(read, &[("t.json", file.into_bytes())]),
+                format!(
+                    "DIR/t.json, line 1: {kind}, not a JSON object\n  hint: the format is one \
+                     object a line"
+                )
+            );
+        }
         let field = format!("{{\"t\": {json}}}");
         match texts(read, &[("t.json", field.into_bytes())]) {
             Ok(read) => assert!(matches!(kind, "a text" | "null"), "{read:?}"),

@@ -1,0 +1,204 @@
+//! `index.json` of an MDS directory: which shards there are, and what stands in them.
+//!
+//! An index may name shards in folders below its own, as one that was merged from several does, and
+//! nothing outside. A shard may be there compressed, as it was written, or decompressed since.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use anyhow::{Context, Error, Result, anyhow};
+use serde::Deserialize;
+
+use crate::prepare::config::readers::MdsConfig;
+use crate::prepare::inputs::{self, InputFile};
+
+pub const INDEX_FILE: &str = "index.json";
+/// Some hundred thousand shards.
+const INDEX_BYTES_MAX: u64 = 256 << 20;
+const VERSION: u64 = 2;
+/// Compressions that are read, by their names up to the level.
+const COMPRESSIONS: [&str; 2] = ["zstd", "gz"];
+
+/// A shard as the index tells of it.
+pub struct Shard {
+    pub path: Arc<Path>,
+    /// Whether the file is compressed.
+    pub packed: bool,
+    /// Length without compression, and hashes of that, by their names.
+    pub bytes: u64,
+    pub hashes: BTreeMap<String, String>,
+    pub samples: u64,
+    pub columns: Vec<Column>,
+}
+
+/// In the order in which its values stand in a sample.
+pub struct Column {
+    pub name: String,
+    pub encoding: String,
+    /// Bytes of every value; none where each has its own length.
+    pub bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    version: u64,
+    shards: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    version: u64,
+    format: String,
+    #[serde(default)]
+    column_names: Vec<String>,
+    #[serde(default)]
+    column_encodings: Vec<String>,
+    #[serde(default)]
+    column_sizes: Vec<Option<u64>>,
+    compression: Option<String>,
+    raw_data: Stored,
+    zip_data: Option<Stored>,
+    samples: u64,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    basename: String,
+    bytes: u64,
+    #[serde(default)]
+    hashes: BTreeMap<String, String>,
+}
+
+/// Each index that the configuration names with the shards after it.
+///
+/// # Errors
+/// As for a pattern; an index that is none, and shards that are missing or of another size than it
+/// says.
+pub fn find_files(config: &MdsConfig, folder: &Path) -> Result<Vec<InputFile>> {
+    let mut files = Vec::new();
+    for index in inputs::expand(&folder.join(&config.path).join(INDEX_FILE))? {
+        let shards = read(&index.path)?;
+        files.push(index);
+        for shard in shards {
+            files.push(inputs::literal(&shard.path)?);
+        }
+    }
+    Ok(files)
+}
+
+/// The shards of one index, in its order.
+pub fn read(path: &Path) -> Result<Vec<Shard>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut json = Vec::new();
+    file.take(INDEX_BYTES_MAX + 1)
+        .read_to_end(&mut json)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    if json.len() as u64 > INDEX_BYTES_MAX {
+        return Err(damaged(path));
+    }
+    // The cause is not passed on: it might quote what stands in the file.
+    let index: Index = serde_json::from_slice(&json).map_err(|_| damaged(path))?;
+    if index.version != VERSION {
+        return Err(anyhow!(
+            "{}: version {} of the format, and only {VERSION} is read\n  hint: write the directory \
+             anew with a newer version of streaming",
+            path.display(),
+            index.version
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    let mut shards = Vec::new();
+    for (number, entry) in index.shards.into_iter().enumerate() {
+        let shard = shard(path, entry).with_context(|| place(path, number))?;
+        if !seen.insert(Arc::clone(&shard.path)) {
+            return Err(anyhow!(
+                "{}: named twice\n  hint: merge the indexes of the folders anew",
+                place(path, number)
+            ));
+        }
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+fn shard(index: &Path, entry: Entry) -> Result<Shard> {
+    if entry.format != "mds" || entry.version != VERSION {
+        return Err(anyhow!(
+            "not of the format MDS, version {VERSION}\n  hint: read directories of CSV or JSON \
+             shards with `csv` or `json_lines`"
+        ));
+    }
+    let folder = index.parent().unwrap_or(Path::new(""));
+    let packed = entry.zip_data.as_ref();
+    let (stored, is_packed) = match packed {
+        Some(packed) if !folder.join(inside(&entry.raw_data)?).exists() => (packed, true),
+        _ => (&entry.raw_data, false),
+    };
+    let path = folder.join(inside(stored)?);
+    let found = inputs::literal(&path)?;
+    if found.bytes != stored.bytes {
+        return Err(anyhow!(
+            "{} has {} bytes, where the index says {}\n  hint: copy the shard again",
+            path.display(),
+            found.bytes,
+            stored.bytes
+        ));
+    }
+    let compression = entry.compression.unwrap_or_default();
+    let compression = compression.split(':').next().unwrap_or_default();
+    if is_packed && !COMPRESSIONS.contains(&compression) {
+        return Err(anyhow!(
+            "{} is compressed in a way that is not read\n  hint: decompress the shards, or write \
+             the directory anew with zstd",
+            path.display()
+        ));
+    }
+    let (names, encodings) = (entry.column_names, entry.column_encodings);
+    if names.len() != encodings.len() || names.len() != entry.column_sizes.len() {
+        return Err(anyhow!("{DAMAGED}"));
+    }
+    let columns = names.into_iter().zip(encodings).zip(entry.column_sizes);
+    let columns = columns.map(|((name, encoding), bytes)| Column {
+        name,
+        encoding,
+        bytes,
+    });
+    Ok(Shard {
+        path: path.into(),
+        packed: is_packed,
+        bytes: entry.raw_data.bytes,
+        hashes: entry.raw_data.hashes,
+        samples: entry.samples,
+        columns: columns.collect(),
+    })
+}
+
+/// A file's name, if it leads to no other folder than one below.
+fn inside(stored: &Stored) -> Result<&Path> {
+    let path = Path::new(&stored.basename);
+    let below = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    let name = path.file_name().filter(|name| *name != INDEX_FILE);
+    if below && name.is_some() {
+        return Ok(path);
+    }
+    Err(anyhow!(
+        "its file is not in the folder of the index\n  hint: look where the directory comes from"
+    ))
+}
+
+const DAMAGED: &str = "no index of an MDS directory, or a damaged one\n  hint: `path` is the \
+                       folder that holds index.json, as streaming writes it; copy it again";
+
+fn damaged(path: &Path) -> Error {
+    anyhow!("{}: {DAMAGED}", path.display())
+}
+
+/// Where in the index a shard stands, from 1.
+fn place(path: &Path, number: usize) -> String {
+    format!("{}, shard {}", path.display(), number + 1)
+}
