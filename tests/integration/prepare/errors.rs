@@ -258,7 +258,7 @@ fn misspelled_fields_and_wrong_types() {
        |             ^
     ");
     insta::assert_snapshot!(changed("licence:", "license:"), @r"
-    corpus.yaml:10:9: unknown field `license`, expected one of id, licence, read
+    corpus.yaml:10:9: unknown field `license`, expected one of id, licence, homepage, read
        |
     10 |         license: CC BY 4.0
        |         ^
