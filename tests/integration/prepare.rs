@@ -27,6 +27,7 @@ mod bpe;
 mod documents;
 mod errors;
 mod folders;
+mod interrupted;
 mod readers;
 mod shared_data;
 
