@@ -119,6 +119,18 @@ impl Institution {
     }
 }
 
+impl Source {
+    /// Every file of the source, those of the training split first.
+    pub fn files(&self) -> impl Iterator<Item = &StoredFile> {
+        let splits = [&self.train, &self.held_out].into_iter();
+        let of_splits = splits.flat_map(|split| {
+            let shards = split.shards.iter().map(|shard| &shard.stored);
+            shards.chain(&split.lengths)
+        });
+        of_splits.chain([&self.unigrams])
+    }
+}
+
 impl Manifest {
     /// Every source in manifest order, with its institution; [`SourceIndex`] counts along this.
     pub fn sources(&self) -> impl Iterator<Item = (SourceIndex, &Institution, &Source)> {

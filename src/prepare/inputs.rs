@@ -35,6 +35,26 @@ pub struct InputFile {
     pub modified_ns: u64,
 }
 
+impl InputFile {
+    /// # Errors
+    /// The file has gone, or has another size or time than when it was found.
+    pub fn expect_unchanged(&self) -> Result<()> {
+        let path = self.path.display();
+        let what = match literal(&self.path) {
+            Err(_) => format!("{path} is gone since the preparation began"),
+            Ok(now) if now.bytes != self.bytes => format!(
+                "{path} has changed since the preparation began: {} bytes, not {}",
+                now.bytes, self.bytes
+            ),
+            Ok(now) if now.modified_ns != self.modified_ns => {
+                format!("{path} was written to since the preparation began")
+            }
+            Ok(_) => return Ok(()),
+        };
+        bail!("{what}\n  hint: run again when nothing writes to the source any more")
+    }
+}
+
 /// The files that a path or a pattern names, sorted by path; at least one.
 ///
 /// # Errors

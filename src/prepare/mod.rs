@@ -4,31 +4,41 @@
 //! [`available`] which sources are there; [`compression`], [`encoding`] and [`text`] files into
 //! text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`] invented ones;
 //! [`tokenizer`] documents into chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is
-//! given; [`held_out`] which ones training never sees; [`source`] one source from end to end;
-//! [`shards`] and [`files`] how they are stored; [`fingerprint`] whether there is anything to do;
-//! [`progress`] what the user sees.
+//! given; [`held_out`] which ones training never sees; [`source`] one source from end to end and
+//! [`output`] what it comes to; [`shards`] and [`files`] how that is stored; [`save_point`] how far
+//! a source is, [`staging`] where a corpus is made; [`fingerprint`] whether there is anything to
+//! do; [`progress`] what the user sees.
 //!
-//! Invariants: the same inputs give the same bytes, whatever the number of threads; a manifest
-//! stands only beside complete shards, at every moment at which the process may be killed; no text
-//! leaves this module except as token ids.
+//! Invariants: the same inputs give the same bytes, whatever the number of threads, and however
+//! often the process was killed and run again; a manifest stands only beside its own complete
+//! shards, at every moment at which the process may be killed; an older corpus stays until its
+//! successor is complete; no text leaves this module except as token ids.
+//!
+//! Memory does not grow with the corpus. At once there are: two batches of text, one being read and
+//! one at work, each of 16 MiB and its last document (64 MiB at most); the ids of the batch at
+//! work, 4 bytes each, for a moment twice; the shards being filled of both series, as they will be
+//! stored (`shard_bytes`, and 12 bytes a chunk), and a copy of one while it is written; 3 MiB a
+//! thread for the encoder; a decoder's window (128 MiB for zstd, 320 MiB for xz, at most). At the
+//! default of 64 MiB a shard that is under 2 GiB even for the longest documents, and a few hundred
+//! MiB for notes and articles; 1 GiB a shard takes 3 GiB for the shards alone. Where a tokenizer is
+//! trained, its sample is in memory before (`sample_bytes`).
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::corpus::{Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE};
+use crate::corpus::{Institution, MANIFEST_VERSION, Manifest};
 use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
 use crate::prepare::readers::Content;
+use crate::prepare::save_point::SavePoint;
 use crate::prepare::source::{ShardPlan, SourceJob};
-use crate::prepare::tokenizer::{
-    Chunker, Chunking, TOKENIZER_CONFIG_FILE, TokenizerFiles, default_config,
-};
+use crate::prepare::staging::Staging;
+use crate::prepare::tokenizer::{Chunker, Chunking, TokenizerFiles, default_config};
 
 pub mod available;
 pub mod bpe;
@@ -41,10 +51,13 @@ pub mod files;
 pub mod fingerprint;
 pub mod held_out;
 pub mod inputs;
+pub mod output;
 pub mod progress;
 pub mod readers;
+pub mod save_point;
 pub mod shards;
 pub mod source;
+pub mod staging;
 pub mod synthetic;
 pub mod text;
 pub mod tokenizer;
@@ -62,18 +75,20 @@ enum WantedTokenizer<'a> {
 impl WantedTokenizer<'_> {
     fn digest(&self) -> Option<String> {
         match self {
-            Self::Given(files) => Some(blake3::hash(&files.tokenizer).to_hex().to_string()),
+            Self::Given(files) => Some(files.digest()),
             Self::Trained(_) => None,
         }
     }
 }
 
 /// Prepares the corpus of a configuration that stands in the file `origin`, on the current rayon
-/// pool. A complete corpus from the same inputs is kept as it is.
+/// pool. A complete corpus from the same inputs is kept as it is; a preparation that was
+/// interrupted goes on from its finished shards.
 ///
 /// # Errors
-/// Inputs that are missing, empty, damaged or not as described, with file and line; an output
-/// folder that cannot be written, or that another process writes.
+/// Inputs that are missing, empty, damaged, not as described or changing, with file and line; an
+/// output folder that cannot be written, or that another process writes. An older corpus in that
+/// folder stays.
 pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) -> Result<Manifest> {
     let folder = origin.parent().unwrap_or(Path::new(""));
     let root = folder.join(&config.output);
@@ -85,68 +100,135 @@ pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) ->
         TokenizerConfig::Train(train) => WantedTokenizer::Trained(train),
     };
     let fingerprint = Fingerprint::new(config, folder, wanted.digest().as_deref(), &jobs)?;
+    let staging = Staging::new(&root);
 
     // Before the lock, so that a complete corpus may lie in a folder that cannot be written; and
     // under it once more, as another process may have just made it.
-    if let Some(manifest) = fingerprint.find(&root) {
+    if let Some(manifest) = fingerprint.find(&root)
+        && !staging.is_for(&fingerprint)
+    {
         progress.kept(&root);
         return Ok(manifest);
     }
     fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
     let _lock = lock(&root)?;
     if let Some(manifest) = fingerprint.find(&root) {
+        if staging.is_for(&fingerprint) {
+            staging.remove()?;
+        }
         progress.kept(&root);
         return Ok(manifest);
     }
-    fingerprint::clear(&root, &jobs)?;
-    let files = match wanted {
-        WantedTokenizer::Given(files) => files,
-        WantedTokenizer::Trained(train) => train_on(&jobs, config, train, progress)?,
+    let manifest = if let Some(manifest) = staging.find_complete(&fingerprint) {
+        manifest
+    } else {
+        let preparation = Preparation {
+            config,
+            jobs: &jobs,
+            fingerprint: &fingerprint,
+            staging: &staging,
+        };
+        preparation.stage(wanted, progress)?
     };
-    let manifest = write_corpus(config, &root, &jobs, &files, progress)?;
-    fingerprint.write(&root)?;
-    fingerprint::write_json(&root, MANIFEST_FILE, &manifest)?;
+    staging.publish(&manifest)?;
     Ok(manifest)
 }
 
-/// Writes everything but the fingerprint and the manifest.
-fn write_corpus(
-    config: &CorpusConfig,
-    root: &Path,
-    jobs: &[SourceJob<'_>],
-    tokenizer: &TokenizerFiles,
-    progress: &mut dyn Progress,
-) -> Result<Manifest> {
-    let chunking = Chunking {
-        max_length: config.max_length,
-        prefix_space: config.prefix_space,
-    };
-    let chunker =
-        Chunker::new(tokenizer, chunking, config.tokenizer_engine).context("`tokenizer`")?;
-    if let Some(reason) = chunker.slow_because() {
+/// A corpus to be made.
+struct Preparation<'a> {
+    config: &'a CorpusConfig,
+    jobs: &'a [SourceJob<'a>],
+    fingerprint: &'a Fingerprint,
+    staging: &'a Staging,
+}
+
+impl Preparation<'_> {
+    /// Makes the corpus in the staging folder, with what is there already.
+    fn stage(&self, wanted: WantedTokenizer<'_>, progress: &mut dyn Progress) -> Result<Manifest> {
+        let config = self.config;
+        let tokenizer = match (self.staging.resume(self.fingerprint)?, wanted) {
+            (Some(files), _) => {
+                self.tell_what_is_kept();
+                files
+            }
+            (None, WantedTokenizer::Given(files)) => files,
+            (None, WantedTokenizer::Trained(train)) => {
+                train_on(self.jobs, config, train, progress)?
+            }
+        };
+        let chunking = Chunking {
+            max_length: config.max_length,
+            prefix_space: config.prefix_space,
+        };
+        let chunker =
+            Chunker::new(&tokenizer, chunking, config.tokenizer_engine).context("`tokenizer`")?;
+        if let Some(reason) = chunker.slow_because() {
+            tracing::info!(
+                reason,
+                "documents go through the tokenizers library, many times slower"
+            );
+        }
+        self.staging.begin(self.fingerprint, &tokenizer)?;
+        let plan = ShardPlan {
+            root: self.staging.folder(),
+            chunker: &chunker,
+            held_out_permille: config.held_out_permille(),
+            shard_bytes: config.shard_bytes,
+        };
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            name: config.name.clone(),
+            tokenizer: chunker.info().clone(),
+            max_length: config.max_length,
+            held_out_permille: config.held_out_permille(),
+            institutions: self.institutions(&plan, progress)?,
+        };
+        self.staging.complete(self.fingerprint, &manifest)?;
+        Ok(manifest)
+    }
+
+    /// One line about the interrupted preparation that is gone on with.
+    fn tell_what_is_kept(&self) {
+        let sources = self.jobs.iter().zip(&self.fingerprint.sources);
+        let kept: Vec<SavePoint> = sources
+            .filter_map(|(job, fingerprint)| {
+                let point = SavePoint::read(self.staging.folder(), &job.name())?;
+                (point.fingerprint == *fingerprint).then_some(point)
+            })
+            .collect();
         tracing::info!(
-            reason,
-            "documents go through the tokenizers library, many times slower"
+            shards = kept.iter().flat_map(SavePoint::shards).count(),
+            sources = kept.len(),
+            "going on with an interrupted preparation: its finished shards are kept"
         );
     }
-    let write =
-        |file: &str, bytes: &[u8]| files::write(root, file, |output| Ok(output.write_all(bytes)?));
-    write(TOKENIZER_FILE, &tokenizer.tokenizer)?;
-    write(TOKENIZER_CONFIG_FILE, &tokenizer.config)?;
-    let plan = ShardPlan {
-        root,
-        chunker: &chunker,
-        held_out_permille: config.held_out_permille(),
-        shard_bytes: config.shard_bytes,
-    };
-    Ok(Manifest {
-        version: MANIFEST_VERSION,
-        name: config.name.clone(),
-        tokenizer: chunker.info().clone(),
-        max_length: config.max_length,
-        held_out_permille: config.held_out_permille(),
-        institutions: prepare_institutions(config, jobs, &plan, progress)?,
-    })
+
+    fn institutions(
+        &self,
+        plan: &ShardPlan<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Institution>> {
+        let institutions = self.config.institutions.iter();
+        let mut institutions: Vec<Institution> = institutions
+            .map(|institution| Institution {
+                id: institution.id.clone(),
+                name: institution.name.clone(),
+                country: institution.country.clone(),
+                sources: Vec::new(),
+            })
+            .collect();
+        for (job, fingerprint) in self.jobs.iter().zip(&self.fingerprint.sources) {
+            let source = source::prepare(job, fingerprint, plan, progress)
+                .map_err(|error| job.blame(error))
+                .with_context(|| job.name())?;
+            let institution = institutions
+                .iter_mut()
+                .find(|institution| institution.id == job.institution.id)
+                .expect("every job belongs to an institution of the configuration");
+            institution.sources.push(source);
+        }
+        Ok(institutions)
+    }
 }
 
 /// Every source with its files, in the configuration's order; paths start at `folder`.
@@ -164,33 +246,6 @@ pub fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<So
         }
     }
     Ok(jobs)
-}
-
-fn prepare_institutions(
-    config: &CorpusConfig,
-    jobs: &[SourceJob<'_>],
-    plan: &ShardPlan<'_>,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Institution>> {
-    let mut institutions: Vec<Institution> = config
-        .institutions
-        .iter()
-        .map(|institution| Institution {
-            id: institution.id.clone(),
-            name: institution.name.clone(),
-            country: institution.country.clone(),
-            sources: Vec::new(),
-        })
-        .collect();
-    for job in jobs {
-        let source = source::prepare(job, plan, progress).with_context(|| job.name())?;
-        let institution = institutions
-            .iter_mut()
-            .find(|institution| institution.id == job.institution.id)
-            .expect("every job belongs to an institution of the configuration");
-        institution.sources.push(source);
-    }
-    Ok(institutions)
 }
 
 /// Trains a tokenizer on the documents that are not held out, an equal share of bytes from each
@@ -211,6 +266,7 @@ fn train_on(
     for job in jobs {
         let mut taken = 0;
         for document in job.documents(&Arc::default()) {
+            let document = document.map_err(|error| job.blame(error));
             let Content::Text(mut text) = document.with_context(|| job.name())?.content else {
                 bail!(
                     "{}: no tokenizer can be trained on token ids\n  hint: set `tokenizer: {{file: \
@@ -229,7 +285,7 @@ fn train_on(
             progress.advance(&Done {
                 done: taken,
                 documents: texts.len() as u64,
-                tokens: 0,
+                ..Done::default()
             });
             if taken >= share {
                 break;

@@ -1,12 +1,13 @@
 //! Showing how far the preparation is: a bar on a terminal, a log line every few seconds elsewhere.
 //!
-//! Knows names of sources and counts, never a text.
+//! Knows names of sources and counts, never a text. Speed and time left are those of this run: what
+//! an interrupted one has done, and the time to find its place, do not count.
 
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::Duration;
 
-use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 /// The time between two log lines where there is no terminal.
@@ -35,7 +36,66 @@ pub struct Stage {
 pub struct Done {
     pub done: u64,
     pub documents: u64,
+    /// Tokens of this run.
     pub tokens: u64,
+    /// Tokens that an interrupted run left in finished shards.
+    pub kept_tokens: u64,
+    /// Still where the interrupted run has been.
+    pub catching_up: bool,
+}
+
+/// How fast a stage goes, from where its own work begins.
+struct Pace {
+    from: Done,
+    last: Done,
+    since: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            from: Done::default(),
+            last: Done::default(),
+            since: Instant::now(),
+        }
+    }
+
+    fn advance(&mut self, done: &Done) {
+        self.last = *done;
+        if done.catching_up {
+            self.from = *done;
+            self.since = Instant::now();
+        }
+    }
+
+    /// Tokens, those of an earlier run included; none while a tokenizer is trained.
+    fn tokens(&self) -> Option<u64> {
+        let tokens = self.last.tokens + self.last.kept_tokens;
+        (tokens > 0).then_some(tokens)
+    }
+
+    /// None where this run has no tokens to count.
+    fn tokens_per_second(&self) -> Option<u64> {
+        tokens_per_second(&self.from, &self.last, self.since.elapsed())
+    }
+
+    fn left(&self, total: u64) -> Option<Duration> {
+        left(&self.from, &self.last, self.since.elapsed(), total)
+    }
+}
+
+fn tokens_per_second(from: &Done, last: &Done, elapsed: Duration) -> Option<u64> {
+    let tokens = last.tokens - from.tokens;
+    (tokens > 0).then(|| (tokens as f64 / elapsed.as_secs_f64().max(1e-3)) as u64)
+}
+
+/// The time for what is left of `total`, as fast as from `from` to `last`.
+fn left(from: &Done, last: &Done, elapsed: Duration, total: u64) -> Option<Duration> {
+    let (done, rest) = (
+        last.done.checked_sub(from.done)?,
+        total.checked_sub(last.done)?,
+    );
+    (done > 0 && !last.catching_up).then(|| elapsed.mul_f64(rest as f64 / done as f64))
 }
 
 /// Follows a preparation. All calls come from one thread.
@@ -70,7 +130,7 @@ impl Progress for Silent {
 /// One bar a stage, on standard error.
 #[derive(Default)]
 pub struct Bar {
-    bar: Option<ProgressBar>,
+    current: Option<(ProgressBar, Pace)>,
 }
 
 impl Progress for Bar {
@@ -87,24 +147,34 @@ impl Progress for Bar {
         let target = ProgressDrawTarget::stderr_with_hz(BAR_REDRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(Some(stage.total), target).with_style(style);
         bar.set_prefix(stage.name.clone());
-        self.bar = Some(bar);
+        self.current = Some((bar, Pace::new()));
     }
 
     fn advance(&mut self, done: &Done) {
-        let Some(bar) = &self.bar else { return };
-        let documents = HumanCount(done.documents);
-        let per_second = done.tokens as f64 / bar.elapsed().as_secs_f64().max(1e-3);
-        let (tokens, per_second) = (HumanCount(done.tokens), HumanCount(per_second as u64));
-        bar.set_message(match done.tokens {
-            // Training a tokenizer has no tokens to count.
-            0 => format!("{documents} documents"),
-            _ => format!("{documents} documents, {tokens} tokens, {per_second} tokens/s"),
-        });
+        let Some((bar, pace)) = &mut self.current else {
+            return;
+        };
+        pace.advance(done);
+        let speed = if done.catching_up {
+            Some("where the interrupted run has been".to_owned())
+        } else {
+            let tokens = pace.tokens_per_second();
+            tokens.map(|tokens| format!("{} tokens/s", HumanCount(tokens)))
+        };
+        let left = pace.left(bar.length().unwrap_or(0));
+        let parts = [
+            Some(format!("{} documents", HumanCount(done.documents))),
+            pace.tokens()
+                .map(|tokens| format!("{} tokens", HumanCount(tokens))),
+            speed,
+            left.map(|left| format!("{} left", FormattedDuration(left))),
+        ];
+        bar.set_message(parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
         bar.set_position(done.done);
     }
 
     fn end(&mut self) {
-        if let Some(bar) = self.bar.take() {
+        if let Some((bar, _)) = self.current.take() {
             bar.finish();
         }
     }
@@ -127,26 +197,22 @@ pub struct Lines {
 
 struct Current {
     stage: Stage,
-    started: Instant,
+    pace: Pace,
     logged: Instant,
-    last: Done,
 }
 
 impl Current {
     fn log(&self, message: &'static str) {
-        let elapsed_s = self.started.elapsed().as_secs_f64();
-        let Done {
-            done,
-            documents,
-            tokens,
-        } = self.last;
-        let counted = (tokens > 0).then_some(tokens);
+        let last = &self.pace.last;
+        let left = self.pace.left(self.stage.total);
         tracing::info!(
             source = %self.stage.name,
-            percent = (done * 100).checked_div(self.stage.total),
-            documents,
-            tokens = counted,
-            tokens_per_second = counted.map(|tokens| (tokens as f64 / elapsed_s.max(1e-3)) as u64),
+            percent = (last.done * 100).checked_div(self.stage.total),
+            documents = last.documents,
+            tokens = self.pace.tokens(),
+            kept_tokens = (last.kept_tokens > 0).then_some(last.kept_tokens),
+            tokens_per_second = self.pace.tokens_per_second(),
+            seconds_left = left.map(|left| left.as_secs()).filter(|left| *left > 0),
             "{message}"
         );
     }
@@ -154,13 +220,10 @@ impl Current {
 
 impl Progress for Lines {
     fn begin(&mut self, stage: &Stage) {
-        let now = Instant::now();
-        let stage = stage.clone();
         self.current = Some(Current {
-            stage,
-            started: now,
-            logged: now,
-            last: Done::default(),
+            stage: stage.clone(),
+            pace: Pace::new(),
+            logged: Instant::now(),
         });
     }
 
@@ -168,7 +231,7 @@ impl Progress for Lines {
         let Some(current) = &mut self.current else {
             return;
         };
-        current.last = *done;
+        current.pace.advance(done);
         if current.logged.elapsed() >= LINE_INTERVAL {
             current.logged = Instant::now();
             current.log("preparing");
@@ -183,5 +246,41 @@ impl Progress for Lines {
 
     fn kept(&mut self, folder: &Path) {
         tracing::info!(folder = %folder.display(), "prepared before from the same inputs, kept");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(done: u64, tokens: u64, catching_up: bool) -> Done {
+        Done {
+            done,
+            tokens,
+            kept_tokens: 5000,
+            catching_up,
+            ..Done::default()
+        }
+    }
+
+    #[test]
+    fn speed_counts_from_where_the_interrupted_run_was() {
+        let (from, elapsed) = (done(400, 10, true), Duration::from_secs(2));
+        let last = done(500, 210, false);
+        assert_eq!(tokens_per_second(&from, &last, elapsed), Some(100));
+        let rest = left(&from, &last, elapsed, 1000);
+        assert_eq!(rest, Some(Duration::from_secs(10)));
+        assert_eq!(left(&from, &from, elapsed, 1000), None);
+        assert_eq!(left(&from, &last, elapsed, 0), None);
+    }
+
+    #[test]
+    fn pace_begins_where_this_run_does() {
+        let mut pace = Pace::new();
+        pace.advance(&done(300, 4, true));
+        pace.advance(&done(400, 10, true));
+        pace.advance(&done(500, 210, false));
+        assert_eq!((pace.from.done, pace.from.tokens), (400, 10));
+        assert_eq!(pace.tokens(), Some(5210));
     }
 }

@@ -1,31 +1,35 @@
 //! One source from documents to shards.
 //!
-//! Reads ahead one batch while the cores tokenize the last one, so memory holds two batches and two
-//! half-filled shards, however long the source. Shards hold documents in their source's order, so
-//! their bytes do not depend on the number of threads.
+//! Reads ahead one batch while the cores tokenize the last one. Shards hold documents in their
+//! source's order, so their bytes do not depend on the number of threads, nor on where an earlier
+//! run was killed: documents that are in finished shards are read again, and no more.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, ensure};
 use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
-use crate::corpus::{Source, Split};
+use crate::corpus::Source;
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::readers::ReadConfig;
 use crate::prepare::config::{InstitutionConfig, SourceConfig};
 use crate::prepare::held_out::{ids_are_held_out, is_held_out};
 use crate::prepare::inputs::InputFile;
+use crate::prepare::output::{Output, Resumed};
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
 use crate::prepare::readers::{self, Content, Document, Documents};
-use crate::prepare::shards::{SeriesOptions, ShardSeries, write_unigrams};
+use crate::prepare::save_point::{Position, SavePoint, State};
 use crate::prepare::tokenizer::Chunker;
 
 /// A batch ends with the document that reaches either limit.
 const BATCH_BYTES: usize = 16 << 20;
 const BATCH_DOCUMENTS: usize = 4096;
+
+/// What a resumed run says where it meets other documents than the one that was interrupted.
+pub const OTHER_DOCUMENTS: &str = "the documents are others than when the preparation was \
+    interrupted\n  hint: delete the folder .preparing in `output`, and run again";
 
 /// One source with its files found.
 pub struct SourceJob<'a> {
@@ -36,6 +40,7 @@ pub struct SourceJob<'a> {
 
 /// Where shards go and how they are cut.
 pub struct ShardPlan<'a> {
+    /// The folder that shards and save points are written to.
     pub root: &'a Path,
     pub chunker: &'a Chunker,
     pub held_out_permille: u32,
@@ -66,8 +71,19 @@ impl SourceJob<'_> {
         }
     }
 
+    /// # Errors
+    /// A file is not as it was found.
+    fn expect_unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(InputFile::expect_unchanged)
+    }
+
+    /// A file that changed while it was read is what was wrong, whatever the reader said.
+    pub fn blame(&self, error: Error) -> Error {
+        self.expect_unchanged().err().unwrap_or(error)
+    }
+
     /// The error for a source in which nothing was found.
-    pub fn without_document(&self) -> anyhow::Error {
+    pub fn without_document(&self) -> Error {
         let files = self.files.len();
         anyhow::anyhow!(
             "no document in {files} {}\n  hint: check `path` and the `text` field of this source",
@@ -76,41 +92,107 @@ impl SourceJob<'_> {
     }
 }
 
-/// Writes the shards of one source.
+/// Writes the shards of one source, from its save point on if it has one. `fingerprint` is that of
+/// what the source is made from.
 ///
 /// # Errors
-/// Input that cannot be read, a source without a document, and one of which nothing is left to
-/// train on.
+/// Input that cannot be read or has changed, a source without a document, and one of which nothing
+/// is left to train on.
 pub fn prepare(
     job: &SourceJob<'_>,
+    fingerprint: &str,
     plan: &ShardPlan<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Source> {
     let stage = job.stage();
     progress.begin(&stage);
+    let source = match resume(job, fingerprint, plan)? {
+        Resumed::Finished(source) => {
+            let splits = [&source.train, &source.held_out];
+            let dropped: u64 = source.dropped.values().sum();
+            progress.advance(&Done {
+                done: stage.total,
+                documents: splits.map(|split| split.documents).iter().sum::<u64>() + dropped,
+                tokens: 0,
+                kept_tokens: splits.map(|split| split.tokens).iter().sum(),
+                catching_up: true,
+            });
+            *source
+        }
+        Resumed::Unfinished(output) => {
+            let source = prepare_from(*output, &stage, fingerprint, progress)?;
+            let finished = SavePoint {
+                fingerprint: fingerprint.to_owned(),
+                state: State::Finished(Box::new(source.clone())),
+            };
+            finished.write(plan.root, &job.name())?;
+            source
+        }
+    };
+    progress.end();
+    Ok(source)
+}
+
+/// What an earlier run has come to, if that can be gone on with.
+fn resume<'a>(
+    job: &'a SourceJob<'a>,
+    fingerprint: &str,
+    plan: &'a ShardPlan<'a>,
+) -> Result<Resumed<'a>> {
+    let name = job.name();
+    let why_not = match SavePoint::read(plan.root, &name) {
+        Some(point) if point.fingerprint == fingerprint => {
+            match Output::resume(job, plan, point.state) {
+                Ok(resumed) => return Ok(resumed),
+                Err(error) => {
+                    format!("what the interrupted preparation left is damaged: {error:#}")
+                }
+            }
+        }
+        Some(_) => "it, or a source before it, is not as it was".to_owned(),
+        None => return Ok(Resumed::Unfinished(Box::new(Output::new(job, plan)?))),
+    };
+    tracing::warn!(source = %name, why_not, "not gone on with but begun anew");
+    Ok(Resumed::Unfinished(Box::new(Output::new(job, plan)?)))
+}
+
+/// Reads the source and writes what of it is in no finished shard.
+fn prepare_from(
+    mut output: Output<'_>,
+    stage: &Stage,
+    fingerprint: &str,
+    progress: &mut dyn Progress,
+) -> Result<Source> {
+    let (job, plan) = (output.job, output.plan);
+    job.expect_unchanged()?;
     let counts = Arc::<ReadCounts>::default();
     let mut documents = job.documents(&counts);
-    let mut output = Output::new(job, plan);
+    let starts = output.starts();
     let mut batch = next_batch(&mut documents)?;
     while !batch.is_empty() {
         let first = output.documents;
-        let (next, cut) = rayon::join(|| next_batch(&mut documents), || cut(&batch, first, plan));
+        let (next, cut) = rayon::join(
+            || next_batch(&mut documents),
+            || cut(&batch, first, plan, starts),
+        );
         for document in cut? {
-            output.add(&document)?;
+            if output.add(&document)? {
+                output.save(fingerprint)?;
+            }
         }
-        let done = match stage.unit {
-            Unit::Bytes => counts.bytes.load(Ordering::Relaxed),
-            Unit::Documents => output.documents,
-        };
         progress.advance(&Done {
-            done,
+            done: match stage.unit {
+                Unit::Bytes => counts.bytes.load(Ordering::Relaxed),
+                Unit::Documents => output.documents,
+            },
             documents: output.documents,
             tokens: output.tokens,
+            kept_tokens: output.kept_tokens,
+            catching_up: output.documents <= starts.train.max(starts.held_out).document,
         });
         batch = next?;
     }
-    let source = output.finish(job, plan)?;
-    progress.end();
+    job.expect_unchanged()?;
     let guessed = counts.windows_1252_files.load(Ordering::Relaxed);
     if guessed > 0 {
         tracing::warn!(
@@ -119,7 +201,7 @@ pub fn prepare(
             "not UTF-8, read as Windows-1252; `encoding` of the source says it for certain"
         );
     }
-    Ok(source)
+    output.finish()
 }
 
 fn next_batch(documents: &mut Documents) -> Result<Vec<Document>> {
@@ -136,133 +218,77 @@ fn next_batch(documents: &mut Documents) -> Result<Vec<Document>> {
     Ok(batch)
 }
 
-/// A document cut into chunks; no chunk means that the text is empty.
-struct Cut {
-    held_out: bool,
-    chunks: Vec<Vec<u32>>,
+/// From where on the chunks of the two series are in no finished shard.
+#[derive(Clone, Copy)]
+pub struct Starts {
+    pub train: Position,
+    pub held_out: Position,
+}
+
+/// What becomes of a document.
+pub enum Cut {
+    /// It has no token.
+    Empty,
+    /// All of it is in finished shards.
+    TakenOver { held_out: bool },
+    Chunks {
+        held_out: bool,
+        /// How many of its chunks are in finished shards.
+        taken_over: u64,
+        /// The others.
+        chunks: Vec<Vec<u32>>,
+    },
 }
 
 /// `first` is the number of the batch's first document in its source.
-fn cut(batch: &[Document], first: u64, plan: &ShardPlan<'_>) -> Result<Vec<Cut>> {
+fn cut(batch: &[Document], first: u64, plan: &ShardPlan<'_>, starts: Starts) -> Result<Vec<Cut>> {
     let one = |(index, document): (usize, &Document)| {
-        let cut = match &document.content {
-            Content::Text(text) => cut_text(text, first + index as u64, plan),
-            Content::Tokens(ids) => take_ids(ids, plan),
-        };
+        let cut = cut_one(&document.content, first + index as u64, plan, starts);
         cut.with_context(|| document.place.to_string())
     };
     batch.par_iter().enumerate().map(one).collect()
 }
 
-fn cut_text(text: &str, number: u64, plan: &ShardPlan<'_>) -> Result<Cut> {
-    if text.trim().is_empty() {
-        return Ok(Cut {
-            held_out: false,
-            chunks: Vec::new(),
-        });
+/// The document numbered `number`, or as much of it as is not in a finished shard.
+fn cut_one(content: &Content, number: u64, plan: &ShardPlan<'_>, starts: Starts) -> Result<Cut> {
+    let held_out = match content {
+        Content::Text(text) if text.trim().is_empty() => return Ok(Cut::Empty),
+        Content::Text(text) => is_held_out(text, plan.held_out_permille),
+        Content::Tokens(ids) => ids_are_held_out(ids, plan.held_out_permille),
+    };
+    let start = if held_out {
+        starts.held_out
+    } else {
+        starts.train
+    };
+    if number < start.document {
+        return Ok(Cut::TakenOver { held_out });
     }
-    plan.chunker.check(text, number)?;
-    Ok(Cut {
-        held_out: is_held_out(text, plan.held_out_permille),
-        chunks: plan.chunker.chunks(text)?,
+    let mut chunks = match content {
+        Content::Text(text) => {
+            plan.chunker.check(text, number)?;
+            plan.chunker.chunks(text)?
+        }
+        // Ids that others made are a chunk as they stand.
+        Content::Tokens(ids) => {
+            plan.chunker.check_ids(ids)?;
+            let chunk = (!ids.is_empty()).then(|| ids.clone());
+            chunk.into_iter().collect()
+        }
+    };
+    let taken_over = if number == start.document {
+        start.chunk
+    } else {
+        0
+    };
+    if chunks.is_empty() {
+        return Ok(Cut::Empty);
+    }
+    ensure!((taken_over as usize) < chunks.len(), OTHER_DOCUMENTS);
+    drop(chunks.drain(..taken_over as usize));
+    Ok(Cut::Chunks {
+        held_out,
+        taken_over,
+        chunks,
     })
-}
-
-/// Ids that others made are a chunk as they stand.
-fn take_ids(ids: &[u32], plan: &ShardPlan<'_>) -> Result<Cut> {
-    plan.chunker.check_ids(ids)?;
-    let chunk = (!ids.is_empty()).then(|| ids.to_vec());
-    Ok(Cut {
-        held_out: ids_are_held_out(ids, plan.held_out_permille),
-        chunks: chunk.into_iter().collect(),
-    })
-}
-
-/// What a source has come to so far.
-struct Output<'a> {
-    train: ShardSeries<'a>,
-    held_out: ShardSeries<'a>,
-    unigrams: Vec<u64>,
-    empty: u64,
-    /// Documents read, the dropped ones included: the next one's number.
-    documents: u64,
-    tokens: u64,
-}
-
-impl<'a> Output<'a> {
-    fn new(job: &SourceJob<'_>, plan: &ShardPlan<'a>) -> Self {
-        let vocab_size = plan.chunker.info().vocab_size;
-        let series = |split: &str| {
-            ShardSeries::new(SeriesOptions {
-                root: plan.root,
-                stem: format!("{}/{split}", job.name()),
-                vocab_size,
-                shard_bytes: plan.shard_bytes,
-            })
-        };
-        Self {
-            train: series("train"),
-            held_out: series("held-out"),
-            unigrams: vec![0; vocab_size as usize],
-            empty: 0,
-            documents: 0,
-            tokens: 0,
-        }
-    }
-
-    fn add(&mut self, document: &Cut) -> Result<()> {
-        let number = self.documents;
-        self.documents += 1;
-        if document.chunks.is_empty() {
-            self.empty += 1;
-            return Ok(());
-        }
-        self.tokens += document
-            .chunks
-            .iter()
-            .map(|chunk| chunk.len() as u64)
-            .sum::<u64>();
-        if document.held_out {
-            return self.held_out.add(number, &document.chunks);
-        }
-        for id in document.chunks.iter().flatten() {
-            self.unigrams[*id as usize] += 1;
-        }
-        self.train.add(number, &document.chunks)
-    }
-
-    fn finish(self, job: &SourceJob<'_>, plan: &ShardPlan<'_>) -> Result<Source> {
-        let (train, held_out): (Split, Split) = (self.train.finish()?, self.held_out.finish()?);
-        if train.documents + held_out.documents == 0 {
-            return Err(job.without_document());
-        }
-        if train.documents == 0 {
-            bail!(
-                "every document ({}) is held out, none is left to train on\n  hint: lower \
-                 `held_out`, or join this source with another",
-                held_out.documents
-            );
-        }
-        let counted: u64 = self.unigrams.iter().sum();
-        assert_eq!(
-            counted, train.tokens,
-            "every training token is counted once"
-        );
-        let dropped = BTreeMap::from([("empty".to_owned(), self.empty)]);
-        Ok(Source {
-            id: job.source.id.clone(),
-            licence: job.source.licence.clone(),
-            train,
-            held_out,
-            dropped: dropped
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .collect(),
-            unigrams: write_unigrams(
-                plan.root,
-                &format!("{}/unigrams.arrow", job.name()),
-                self.unigrams,
-            )?,
-        })
-    }
 }

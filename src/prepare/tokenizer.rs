@@ -79,6 +79,11 @@ impl TokenizerFiles {
         };
         Ok(Self { tokenizer, config })
     }
+
+    /// blake3 of `tokenizer.json`, in hexadecimal.
+    pub fn digest(&self) -> String {
+        blake3::hash(&self.tokenizer).to_hex().to_string()
+    }
 }
 
 impl Chunker {
@@ -109,10 +114,7 @@ impl Chunker {
             .with_truncation(None)
             .map_err(|error| anyhow!("the tokenizer's truncation cannot be lifted: {error}"))?;
         tokenizer.set_encode_special_tokens(true);
-        let info = describe(
-            &tokenizer,
-            blake3::hash(&files.tokenizer).to_hex().to_string(),
-        )?;
+        let info = describe(&tokenizer, files.digest())?;
         let fast = match engine {
             TokenizerEngine::Auto => Encoder::new(&tokenizer, &fields),
             TokenizerEngine::Reference => Err(anyhow!("`tokenizer_engine` is `reference`")),

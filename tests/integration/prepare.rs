@@ -28,6 +28,7 @@ mod bpe;
 mod documents;
 mod errors;
 mod folders;
+mod interrupted;
 mod pyarrow;
 mod readers;
 mod shared_data;

@@ -7,6 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt32Type, UInt64Type};
 use arrow_ipc::reader::FileReader;
 use cohort::corpus::Source;
+use cohort::prepare::save_point::{Position, SeriesPoint};
 use cohort::prepare::shards::{SeriesOptions, ShardSeries};
 use cohort::prepare::synthetic::{Notes, Style};
 
@@ -229,14 +230,26 @@ fn a_document_keeps_its_side_when_others_come_and_go() {
 #[test]
 fn wide_vocabularies_are_stored_as_uint32() {
     let folder = tempfile::tempdir().unwrap();
-    let mut series = ShardSeries::new(SeriesOptions {
-        root: folder.path(),
-        stem: "a/b/train".to_owned(),
-        vocab_size: 70_000,
-        shard_bytes: 1024,
-    });
-    series.add(3, &[vec![69_999, 1], vec![2]]).unwrap();
-    let split = series.finish().unwrap();
+    let series = |point: &SeriesPoint| {
+        let options = SeriesOptions {
+            root: folder.path(),
+            stem: "a/b/train".to_owned(),
+            vocab_size: 70_000,
+            shard_bytes: 1024,
+        };
+        ShardSeries::resume(options, point.clone()).unwrap()
+    };
+    let at = |document, chunk| Position { document, chunk };
+    let mut first = series(&SeriesPoint::default());
+    assert!(!first.add(at(3, 0), &[vec![69_999, 1], vec![2]]).unwrap());
+    assert!(first.add(at(7, 0), &[vec![5; 100], vec![6; 200]]).unwrap());
+    let point = first.point().clone();
+    assert_eq!((point.shards.len(), point.next), (1, at(7, 1)));
+    // Goes on in the middle of the document where the shard was finished.
+    let mut resumed = series(&point);
+    resumed.add(point.next, &[vec![6; 200]]).unwrap();
+    let finished = resumed.finish().unwrap();
+    let split = finished.split;
     let file = File::open(folder.path().join(&split.shards[0].stored.file)).unwrap();
     let batch = FileReader::try_new(file, None)
         .unwrap()
@@ -245,6 +258,8 @@ fn wide_vocabularies_are_stored_as_uint32() {
         .unwrap();
     let ids = batch.column(0).as_list::<i32>().values();
     let ids = ids.as_primitive::<UInt32Type>();
-    assert_eq!(ids.values().to_vec(), [69_999, 1, 2]);
-    assert_eq!((split.documents, split.chunks, split.tokens), (1, 2, 3));
+    assert_eq!(ids.values()[..4], [69_999, 1, 2, 5]);
+    assert_eq!((split.documents, split.chunks, split.tokens), (2, 4, 303));
+    let counted = [1, 2, 5, 6, 69_999].map(|id| finished.unigrams[id]);
+    assert_eq!(counted, [1, 1, 100, 200, 1]);
 }

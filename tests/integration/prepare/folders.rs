@@ -11,7 +11,7 @@ use cohort::prepare::progress::{Done, Progress, Stage};
 use super::{CORPUS_FILE, Workspace, only_source, synthetic};
 
 /// Every file below a folder with its bytes.
-fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -30,8 +30,8 @@ fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Counts what it is told.
 #[derive(Default)]
-struct Recorder {
-    begun: Vec<String>,
+pub struct Recorder {
+    pub begun: Vec<String>,
     kept: usize,
 }
 
@@ -112,23 +112,34 @@ fn a_complete_corpus_is_kept_and_a_changed_one_is_made_anew() {
 }
 
 #[test]
-fn a_failed_run_leaves_no_manifest() {
+fn a_failed_run_leaves_the_older_corpus() {
     let sources = |file: &str| {
         format!(
             "{}\n  - {{id: bad, licence: x, read: {{json_lines: {{path: {file}, text: text}}}}}}",
             synthetic("triage_line", 20)
         )
     };
-    let workspace = Workspace::new("max_length: 64", &sources("good.jsonl"));
+    let workspace = Workspace::new("max_length: 64", &sources("bad.jsonl"));
     workspace.write("good.jsonl", b"{\"text\": \"some words here\"}\n");
     workspace.write("bad.jsonl", b"{\"text\": \"some words here\"}\n{\"text\": ");
-    workspace.prepare().unwrap();
-    assert!(workspace.path("out").join(MANIFEST_FILE).exists());
-    workspace.configure("max_length: 64", &sources("bad.jsonl"));
     workspace.prepare().unwrap_err();
     assert!(!workspace.path("out").join(MANIFEST_FILE).exists());
+
     workspace.configure("max_length: 64", &sources("good.jsonl"));
     workspace.prepare().unwrap();
+    let older = contents(&workspace.path("out"));
+    workspace.configure("max_length: 64", &sources("bad.jsonl"));
+    workspace.prepare().unwrap_err();
+    let mut after = contents(&workspace.path("out"));
+    after.retain(|name, _| !name.starts_with(".preparing/"));
+    assert_eq!(after, older);
+
+    // The older corpus is still the one of its configuration, whatever lies beside it.
+    workspace.configure("max_length: 64", &sources("good.jsonl"));
+    workspace.prepare().unwrap();
+    workspace.configure("max_length: 32", &sources("good.jsonl"));
+    workspace.prepare().unwrap();
+    assert!(!workspace.path("out/.preparing").exists());
 }
 
 #[test]

@@ -110,6 +110,12 @@ impl Process {
         );
     }
 
+    /// Ends it by SIGKILL, unless it has ended by itself just now; its status tells.
+    pub fn end(mut self) -> Ended {
+        self.child.kill().unwrap();
+        self.wait()
+    }
+
     #[track_caller]
     pub fn wait(mut self) -> Ended {
         let deadline = Instant::now() + DEADLINE;
