@@ -29,6 +29,7 @@ use crate::prepare::tokenizer::{
 };
 
 pub mod bpe;
+pub mod cleaning;
 pub mod compression;
 pub mod config;
 pub mod encoding;
