@@ -11,14 +11,15 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{MANIFEST_FILE, MANIFEST_VERSION, Manifest, StoredFile, TOKENIZER_FILE};
+use crate::prepare::cleaning::report::REPORT_FILE;
 use crate::prepare::config::{CorpusConfig, is_short_name};
-use crate::prepare::files;
 use crate::prepare::inputs::InputFile;
 use crate::prepare::source::SourceJob;
 use crate::prepare::tokenizer::TOKENIZER_CONFIG_FILE;
+use crate::prepare::{cleaning, files};
 
 /// Raised whenever the same inputs come to other shards than before.
-const PREPARATION_VERSION: u32 = 2;
+const PREPARATION_VERSION: u32 = 3;
 const FINGERPRINT_FILE: &str = "prepared.json";
 
 /// blake3 over everything that decides the shards, in hexadecimal: `<corpus>/prepared.json`.
@@ -91,6 +92,8 @@ pub fn clear(root: &Path, jobs: &[SourceJob<'_>]) -> Result<()> {
     remove(&root.join(MANIFEST_FILE))?;
     files::sync_folder(root)?;
     remove(&root.join(FINGERPRINT_FILE))?;
+    remove(&root.join(REPORT_FILE))?;
+    cleaning::remove_working_folder(root)?;
     let old_sources = old
         .iter()
         .flat_map(Manifest::sources)

@@ -2,10 +2,11 @@
 //!
 //! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means;
 //! [`compression`], [`encoding`] and [`text`] files into text, [`fault`] why not; [`readers`] text
-//! into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into chunks,
-//! by [`bpe`] as a rule, [`train_tokenizer`] where none is given; [`held_out`] which ones training
-//! never sees; [`source`] one source from end to end; [`shards`] and [`files`] how they are stored;
-//! [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
+//! into documents, or [`synthetic`] invented ones; [`cleaning`] which of them are dropped;
+//! [`tokenizer`] documents into chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is
+//! given; [`held_out`] which ones training never sees; [`source`] one source from end to end;
+//! [`shards`] and [`files`] how they are stored; [`fingerprint`] whether there is anything to do;
+//! [`progress`] what the user sees.
 //!
 //! Invariants: the same inputs give the same bytes, whatever the number of threads; a manifest
 //! stands only beside complete shards, at every moment at which the process may be killed; no text
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::corpus::{Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE};
+use crate::prepare::cleaning::Cleaner;
+use crate::prepare::cleaning::marks::Marks;
 use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
@@ -104,6 +107,7 @@ pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) ->
     let manifest = write_corpus(config, &root, &jobs, &files, progress)?;
     fingerprint.write(&root)?;
     fingerprint::write_json(&root, MANIFEST_FILE, &manifest)?;
+    cleaning::remove_working_folder(&root)?;
     Ok(manifest)
 }
 
@@ -127,6 +131,9 @@ fn write_corpus(
             "documents go through the tokenizers library, many times slower"
         );
     }
+    let names = jobs.iter().map(SourceJob::name).collect();
+    let mut cleaner = Cleaner::open(&config.cleaning, root, names)?;
+    cleaner.check_tokenizer(&chunker)?;
     let write =
         |file: &str, bytes: &[u8]| files::write(root, file, |output| Ok(output.write_all(bytes)?));
     write(TOKENIZER_FILE, &tokenizer.tokenizer)?;
@@ -137,13 +144,15 @@ fn write_corpus(
         held_out_permille: config.held_out_permille(),
         shard_bytes: config.shard_bytes,
     };
+    let institutions = prepare_institutions(config, jobs, &plan, &mut cleaner, progress)?;
+    cleaner.finish(root)?;
     Ok(Manifest {
         version: MANIFEST_VERSION,
         name: config.name.clone(),
         tokenizer: chunker.info().clone(),
         max_length: config.max_length,
         held_out_permille: config.held_out_permille(),
-        institutions: prepare_institutions(config, jobs, &plan, progress)?,
+        institutions,
     })
 }
 
@@ -168,6 +177,7 @@ fn prepare_institutions(
     config: &CorpusConfig,
     jobs: &[SourceJob<'_>],
     plan: &ShardPlan<'_>,
+    cleaner: &mut Cleaner,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Institution>> {
     let mut institutions: Vec<Institution> = config
@@ -180,8 +190,10 @@ fn prepare_institutions(
             sources: Vec::new(),
         })
         .collect();
-    for job in jobs {
-        let source = source::prepare(job, plan, progress).with_context(|| job.name())?;
+    for (number, job) in jobs.iter().enumerate() {
+        cleaner.begin_source(number as u32)?;
+        let source = source::prepare(job, plan, cleaner, progress).with_context(|| job.name())?;
+        cleaner.end_source()?;
         let institution = institutions
             .iter_mut()
             .find(|institution| institution.id == job.institution.id)
@@ -205,11 +217,16 @@ fn train_on(
         unit: Unit::Bytes,
         total: 0,
     });
+    let marks = config.cleaning.deidentification.as_ref();
+    let marks = marks.map(Marks::new).transpose()?;
     let mut texts = Vec::new();
     for job in jobs {
         let mut taken = 0;
         for document in job.documents(&Arc::default()) {
             let mut text = document.with_context(|| job.name())?.text;
+            if let Some((replaced, _)) = marks.as_ref().and_then(|marks| marks.replace(&text)) {
+                text = replaced;
+            }
             if is_held_out(&text, config.held_out_permille()) {
                 continue;
             }

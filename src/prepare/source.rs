@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::prelude::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::{Source, Split};
+use crate::prepare::cleaning::{Cleaner, Reason};
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::{InstitutionConfig, ReadConfig, SourceConfig};
 use crate::prepare::held_out::is_held_out;
@@ -65,6 +66,21 @@ impl SourceJob<'_> {
         }
     }
 
+    /// The error for a source of which nothing is left.
+    fn nothing_left(&self, dropped: &BTreeMap<String, u64>) -> anyhow::Error {
+        if dropped.keys().all(|reason| reason == Reason::Empty.name()) {
+            return self.without_document();
+        }
+        let counts: Vec<String> = dropped
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        anyhow::anyhow!(
+            "every document is dropped ({})\n  hint: remove this source, or change `cleaning`",
+            counts.join(", ")
+        )
+    }
+
     /// The error for a source in which nothing was found.
     pub fn without_document(&self) -> anyhow::Error {
         let files = self.files.len();
@@ -83,6 +99,7 @@ impl SourceJob<'_> {
 pub fn prepare(
     job: &SourceJob<'_>,
     plan: &ShardPlan<'_>,
+    cleaner: &mut Cleaner,
     progress: &mut dyn Progress,
 ) -> Result<Source> {
     let stage = job.stage();
@@ -93,7 +110,10 @@ pub fn prepare(
     let mut batch = next_batch(&mut documents)?;
     while !batch.is_empty() {
         let first = output.documents;
-        let (next, cut) = rayon::join(|| next_batch(&mut documents), || cut(&batch, first, plan));
+        let (next, cut) = rayon::join(
+            || next_batch(&mut documents),
+            || cut(&batch, first, plan, cleaner),
+        );
         for document in cut? {
             output.add(&document)?;
         }
@@ -108,7 +128,7 @@ pub fn prepare(
         });
         batch = next?;
     }
-    let source = output.finish(job, plan)?;
+    let source = output.finish(job, plan, cleaner.dropped())?;
     progress.end();
     let guessed = counts.windows_1252_files.load(Ordering::Relaxed);
     if guessed > 0 {
@@ -135,31 +155,47 @@ fn next_batch(documents: &mut Documents) -> Result<Vec<Document>> {
     Ok(batch)
 }
 
-/// A document cut into chunks; no chunk means that the text is empty.
+/// A document cut into chunks; no chunk means that it is dropped.
+#[derive(Default)]
 struct Cut {
     held_out: bool,
     chunks: Vec<Vec<u32>>,
 }
 
 /// `first` is the number of the batch's first document in its source.
-fn cut(batch: &[Document], first: u64, plan: &ShardPlan<'_>) -> Result<Vec<Cut>> {
-    let one = |(index, document): (usize, &Document)| {
-        if document.text.trim().is_empty() {
-            return Ok(Cut {
-                held_out: false,
-                chunks: Vec::new(),
-            });
+fn cut(
+    batch: &[Document],
+    first: u64,
+    plan: &ShardPlan<'_>,
+    cleaner: &mut Cleaner,
+) -> Result<Vec<Cut>> {
+    let examined = batch
+        .par_iter()
+        .map(|document| cleaner.examine(&document.text));
+    let examined = examined.collect::<Result<Vec<_>>>()?;
+    let dropped = cleaner.decide(&examined)?;
+    let one = |index: usize| {
+        if dropped[index].is_some() {
+            return Ok(Cut::default());
         }
+        let document = &batch[index];
+        let text = examined[index].text(&document.text);
         let place = || document.place.to_string();
         let (chunker, number) = (plan.chunker, first + index as u64);
-        chunker.check(&document.text, number).with_context(place)?;
-        let chunks = chunker.chunks(&document.text).with_context(place)?;
+        chunker.check(text, number).with_context(place)?;
         Ok(Cut {
-            held_out: is_held_out(&document.text, plan.held_out_permille),
-            chunks,
+            held_out: is_held_out(text, plan.held_out_permille),
+            chunks: chunker.chunks(text).with_context(place)?,
         })
     };
-    batch.par_iter().enumerate().map(one).collect()
+    let cut = (0..batch.len()).into_par_iter().map(one);
+    let cut = cut.collect::<Result<Vec<Cut>>>()?;
+    for (cut, dropped) in cut.iter().zip(&dropped) {
+        if cut.chunks.is_empty() && dropped.is_none() {
+            cleaner.count_drop(Reason::Empty);
+        }
+    }
+    Ok(cut)
 }
 
 /// What a source has come to so far.
@@ -167,7 +203,6 @@ struct Output<'a> {
     train: ShardSeries<'a>,
     held_out: ShardSeries<'a>,
     unigrams: Vec<u64>,
-    empty: u64,
     /// Documents read, the dropped ones included: the next one's number.
     documents: u64,
     tokens: u64,
@@ -188,7 +223,6 @@ impl<'a> Output<'a> {
             train: series("train"),
             held_out: series("held-out"),
             unigrams: vec![0; vocab_size as usize],
-            empty: 0,
             documents: 0,
             tokens: 0,
         }
@@ -198,7 +232,6 @@ impl<'a> Output<'a> {
         let number = self.documents;
         self.documents += 1;
         if document.chunks.is_empty() {
-            self.empty += 1;
             return Ok(());
         }
         self.tokens += document
@@ -215,10 +248,15 @@ impl<'a> Output<'a> {
         self.train.add(number, &document.chunks)
     }
 
-    fn finish(self, job: &SourceJob<'_>, plan: &ShardPlan<'_>) -> Result<Source> {
+    fn finish(
+        self,
+        job: &SourceJob<'_>,
+        plan: &ShardPlan<'_>,
+        dropped: BTreeMap<String, u64>,
+    ) -> Result<Source> {
         let (train, held_out): (Split, Split) = (self.train.finish()?, self.held_out.finish()?);
         if train.documents + held_out.documents == 0 {
-            return Err(job.without_document());
+            return Err(job.nothing_left(&dropped));
         }
         if train.documents == 0 {
             bail!(
@@ -232,16 +270,12 @@ impl<'a> Output<'a> {
             counted, train.tokens,
             "every training token is counted once"
         );
-        let dropped = BTreeMap::from([("empty".to_owned(), self.empty)]);
         Ok(Source {
             id: job.source.id.clone(),
             licence: job.source.licence.clone(),
             train,
             held_out,
-            dropped: dropped
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            dropped,
             unigrams: write_unigrams(
                 plan.root,
                 &format!("{}/unigrams.arrow", job.name()),
