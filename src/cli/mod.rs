@@ -13,6 +13,7 @@ use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
+mod cleaning;
 mod display;
 mod ledger;
 mod look;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::cli::say;
 use crate::cli::table::{Table, grouped};
+use crate::cli::{cleaning, say};
 use crate::config;
 use crate::corpus::Manifest;
 use crate::prepare::available::{self, PATHS_HINT};
@@ -25,7 +25,15 @@ pub(super) fn prepare(corpus: &Path, leave_out: bool) -> Result<()> {
         say(&list)?;
     }
     let manifest = crate::prepare::run(&config, corpus, progress::for_standard_error().as_mut())?;
-    say(&describe(&manifest))
+    let root = corpus
+        .parent()
+        .unwrap_or(Path::new(""))
+        .join(&config.output);
+    say(&[Some(describe(&manifest)), cleaning::describe(&root)]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("\n\n"))
 }
 
 /// What a corpus holds, by source.

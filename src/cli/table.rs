@@ -8,10 +8,18 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new<const N: usize>(header: [&str; N]) -> Self {
+        Self::with_columns(header)
+    }
+
+    pub(super) fn with_columns<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
-            header: header.iter().map(ToString::to_string).collect(),
+            header: header.into_iter().map(str::to_owned).collect(),
             rows: Vec::new(),
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     pub(super) fn row(&mut self, cells: Vec<String>) {

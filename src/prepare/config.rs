@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
+use crate::prepare::cleaning::config::{CleaningConfig, none_or_settings};
 use crate::prepare::config::readers::ReadConfig;
 
 pub mod readers;
@@ -48,6 +49,11 @@ pub struct CorpusConfig {
     #[serde(default = "default_prefix_space")]
     #[garde(skip)]
     pub prefix_space: bool,
+    /// What is dropped and what is replaced: a mapping, or `none` for nothing but empty documents.
+    /// Without it, documents are dropped whose text is that of an earlier one.
+    #[serde(default, deserialize_with = "none_or_settings")]
+    #[garde(dive)]
+    pub cleaning: CleaningConfig,
     /// Bytes of token ids in one shard, at most.
     #[serde(default = "default_shard_bytes")]
     #[garde(range(min = 1024, max = 1_073_741_824))]

@@ -3,7 +3,7 @@
 //! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means,
 //! [`available`] which sources are there; [`compression`], [`encoding`] and [`text`] files into
 //! text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`] invented ones;
-//! [`tokenizer`] documents into chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is
+//! [`cleaning`] which of them are dropped; [`tokenizer`] documents into chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is
 //! given; [`held_out`] which ones training never sees; [`source`] one source from end to end and
 //! [`output`] what it comes to; [`shards`] and [`files`] how that is stored; [`save_point`] how far
 //! a source is, [`staging`] where a corpus is made; [`fingerprint`] whether there is anything to
@@ -21,7 +21,7 @@
 //! thread for the encoder; a decoder's window (128 MiB for zstd, 320 MiB for xz, at most). At the
 //! default of 64 MiB a shard that is under 2 GiB even for the longest documents, and a few hundred
 //! MiB for notes and articles; 1 GiB a shard takes 3 GiB for the shards alone. Where a tokenizer is
-//! trained, its sample is in memory before (`sample_bytes`).
+//! trained, its sample is in memory before (`sample_bytes`). [`cleaning`] adds its own.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -30,18 +30,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::corpus::{Institution, MANIFEST_VERSION, Manifest};
+use crate::prepare::cleaning::Cleaner;
+use crate::prepare::cleaning::marks::Marks;
 use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
 use crate::prepare::readers::Content;
 use crate::prepare::save_point::SavePoint;
-use crate::prepare::source::{ShardPlan, SourceJob};
+use crate::prepare::source::{ShardPlan, SourceIdentity, SourceJob};
 use crate::prepare::staging::Staging;
 use crate::prepare::tokenizer::{Chunker, Chunking, TokenizerFiles, default_config};
 
 pub mod available;
 pub mod bpe;
+pub mod cleaning;
 pub mod compression;
 pub mod config;
 pub mod encoding;
@@ -168,20 +171,26 @@ impl Preparation<'_> {
                 "documents go through the tokenizers library, many times slower"
             );
         }
+        let folder = self.staging.folder();
+        let names = self.jobs.iter().map(SourceJob::name).collect();
+        let mut cleaner = Cleaner::open(&config.cleaning, folder, names)?;
+        cleaner.check_tokenizer(&chunker)?;
         self.staging.begin(self.fingerprint, &tokenizer)?;
         let plan = ShardPlan {
-            root: self.staging.folder(),
+            root: folder,
             chunker: &chunker,
             held_out_permille: config.held_out_permille(),
             shard_bytes: config.shard_bytes,
         };
+        let institutions = self.institutions(&plan, &mut cleaner, progress)?;
+        cleaner.finish(folder)?;
         let manifest = Manifest {
             version: MANIFEST_VERSION,
             name: config.name.clone(),
             tokenizer: chunker.info().clone(),
             max_length: config.max_length,
             held_out_permille: config.held_out_permille(),
-            institutions: self.institutions(&plan, progress)?,
+            institutions,
         };
         self.staging.complete(self.fingerprint, &manifest)?;
         Ok(manifest)
@@ -206,6 +215,7 @@ impl Preparation<'_> {
     fn institutions(
         &self,
         plan: &ShardPlan<'_>,
+        cleaner: &mut Cleaner,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Institution>> {
         let institutions = self.config.institutions.iter();
@@ -217,8 +227,13 @@ impl Preparation<'_> {
                 sources: Vec::new(),
             })
             .collect();
-        for (job, fingerprint) in self.jobs.iter().zip(&self.fingerprint.sources) {
-            let source = source::prepare(job, fingerprint, plan, progress)
+        let made_from = self.fingerprint.sources.iter();
+        for ((number, job), fingerprint) in (0..).zip(self.jobs).zip(made_from) {
+            let identity = SourceIdentity {
+                number,
+                fingerprint,
+            };
+            let source = source::prepare(job, identity, plan, cleaner, progress)
                 .map_err(|error| job.blame(error))
                 .with_context(|| job.name())?;
             let institution = institutions
@@ -262,6 +277,8 @@ fn train_on(
         unit: Unit::Bytes,
         total: 0,
     });
+    let marks = config.cleaning.deidentification.as_ref();
+    let marks = marks.map(Marks::new).transpose()?;
     let mut texts = Vec::new();
     for job in jobs {
         let mut taken = 0;
@@ -274,6 +291,9 @@ fn train_on(
                     job.name()
                 );
             };
+            if let Some((replaced, _)) = marks.as_ref().and_then(|marks| marks.replace(&text)) {
+                text = replaced;
+            }
             if is_held_out(&text, config.held_out_permille()) {
                 continue;
             }

@@ -2,12 +2,11 @@
 //!
 //! Goes on from a save point: what that says is in finished shards is only counted.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, bail};
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::{Source, StoredFile};
+use crate::prepare::cleaning::Cleaner;
 use crate::prepare::files;
 use crate::prepare::save_point::{Position, SavePoint, SeriesPoint, State};
 use crate::prepare::shards::{Series, SeriesOptions, ShardSeries, write_unigrams};
@@ -25,6 +24,7 @@ pub struct Output<'a> {
     pub plan: &'a ShardPlan<'a>,
     train: OutputSeries<'a>,
     held_out: OutputSeries<'a>,
+    /// Documents that the cleaning kept and that have no token.
     empty: u64,
     /// Documents read, the dropped ones included: the next one's number.
     pub documents: u64,
@@ -132,9 +132,13 @@ impl<'a> Output<'a> {
     pub fn add(&mut self, document: &Cut) -> Result<bool> {
         let number = self.documents;
         self.documents += 1;
-        let (Cut::TakenOver { held_out } | Cut::Chunks { held_out, .. }) = document else {
-            self.empty += 1;
-            return Ok(false);
+        let held_out = match document {
+            Cut::TakenOver { held_out } | Cut::Chunks { held_out, .. } => held_out,
+            Cut::Empty => {
+                self.empty += 1;
+                return Ok(false);
+            }
+            Cut::Dropped => return Ok(false),
         };
         let series = if *held_out {
             &mut self.held_out
@@ -167,12 +171,15 @@ impl<'a> Output<'a> {
         point.write(self.plan.root, &self.job.name())
     }
 
-    pub fn finish(self) -> Result<Source> {
+    /// # Errors
+    /// Nothing is left, or nothing to train on; documents that are others than before.
+    pub fn finish(self, cleaner: &mut Cleaner) -> Result<Source> {
         let (train, train_empty) = self.train.finish(self.documents)?;
         let (held_out, held_out_empty) = self.held_out.finish(self.documents)?;
-        let empty = self.empty + train_empty + held_out_empty;
+        cleaner.count_empty(self.empty + train_empty + held_out_empty);
+        let dropped = cleaner.dropped();
         if train.split.documents + held_out.split.documents == 0 {
-            return Err(self.job.without_document());
+            return Err(self.job.nothing_left(&dropped));
         }
         if train.split.documents == 0 {
             bail!(
@@ -181,16 +188,12 @@ impl<'a> Output<'a> {
                 held_out.split.documents
             );
         }
-        let dropped = BTreeMap::from([("empty".to_owned(), empty)]);
         Ok(Source {
             id: self.job.source.id.clone(),
             licence: self.job.source.licence.clone(),
             train: train.split,
             held_out: held_out.split,
-            dropped: dropped
-                .into_iter()
-                .filter(|(_, count)| *count > 0)
-                .collect(),
+            dropped,
             unigrams: write_unigrams(
                 self.plan.root,
                 &format!("{}/unigrams.arrow", self.job.name()),

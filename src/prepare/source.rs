@@ -4,14 +4,16 @@
 //! source's order, so their bytes do not depend on the number of threads, nor on where an earlier
 //! run was killed: documents that are in finished shards are read again, and no more.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Error, Result, ensure};
-use rayon::prelude::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+use rayon::prelude::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::Source;
+use crate::prepare::cleaning::{Cleaner, Reason};
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::readers::ReadConfig;
 use crate::prepare::config::{InstitutionConfig, SourceConfig};
@@ -82,8 +84,23 @@ impl SourceJob<'_> {
         self.expect_unchanged().err().unwrap_or(error)
     }
 
+    /// The error for a source of which nothing is left.
+    pub fn nothing_left(&self, dropped: &BTreeMap<String, u64>) -> Error {
+        if dropped.keys().all(|reason| reason == Reason::Empty.name()) {
+            return self.without_document();
+        }
+        let counts: Vec<String> = dropped
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        anyhow::anyhow!(
+            "every document is dropped ({})\n  hint: remove this source, or change `cleaning`",
+            counts.join(", ")
+        )
+    }
+
     /// The error for a source in which nothing was found.
-    pub fn without_document(&self) -> Error {
+    fn without_document(&self) -> Error {
         let files = self.files.len();
         anyhow::anyhow!(
             "no document in {files} {}\n  hint: check `path` and the `text` field of this source",
@@ -92,21 +109,30 @@ impl SourceJob<'_> {
     }
 }
 
-/// Writes the shards of one source, from its save point on if it has one. `fingerprint` is that of
-/// what the source is made from.
+/// Which source of the corpus it is.
+#[derive(Clone, Copy)]
+pub struct SourceIdentity<'a> {
+    /// Its place in the configuration's order.
+    pub number: u32,
+    /// Of what it is made from.
+    pub fingerprint: &'a str,
+}
+
+/// Writes the shards of one source, from its save point on if it has one.
 ///
 /// # Errors
 /// Input that cannot be read or has changed, a source without a document, and one of which nothing
 /// is left to train on.
 pub fn prepare(
     job: &SourceJob<'_>,
-    fingerprint: &str,
+    identity: SourceIdentity<'_>,
     plan: &ShardPlan<'_>,
+    cleaner: &mut Cleaner,
     progress: &mut dyn Progress,
 ) -> Result<Source> {
     let stage = job.stage();
     progress.begin(&stage);
-    let source = match resume(job, fingerprint, plan)? {
+    let source = match resume(job, identity.fingerprint, plan)? {
         Resumed::Finished(source) => {
             let splits = [&source.train, &source.held_out];
             let dropped: u64 = source.dropped.values().sum();
@@ -120,9 +146,20 @@ pub fn prepare(
             *source
         }
         Resumed::Unfinished(output) => {
-            let source = prepare_from(*output, &stage, fingerprint, progress)?;
+            cleaner.begin_source(identity.number)?;
+            let mut work = Work {
+                output: *output,
+                fingerprint: identity.fingerprint,
+                cleaner,
+            };
+            work.read(&stage, progress)?;
+            let Work {
+                output, cleaner, ..
+            } = work;
+            let source = output.finish(cleaner)?;
+            cleaner.end_source()?;
             let finished = SavePoint {
-                fingerprint: fingerprint.to_owned(),
+                fingerprint: identity.fingerprint.to_owned(),
                 state: State::Finished(Box::new(source.clone())),
             };
             finished.write(plan.root, &job.name())?;
@@ -156,52 +193,85 @@ fn resume<'a>(
     Ok(Resumed::Unfinished(Box::new(Output::new(job, plan)?)))
 }
 
-/// Reads the source and writes what of it is in no finished shard.
-fn prepare_from(
-    mut output: Output<'_>,
-    stage: &Stage,
-    fingerprint: &str,
-    progress: &mut dyn Progress,
-) -> Result<Source> {
-    let (job, plan) = (output.job, output.plan);
-    job.expect_unchanged()?;
-    let counts = Arc::<ReadCounts>::default();
-    let mut documents = job.documents(&counts);
-    let starts = output.starts();
-    let mut batch = next_batch(&mut documents)?;
-    while !batch.is_empty() {
-        let first = output.documents;
-        let (next, cut) = rayon::join(
-            || next_batch(&mut documents),
-            || cut(&batch, first, plan, starts),
-        );
-        for document in cut? {
-            if output.add(&document)? {
-                output.save(fingerprint)?;
+/// A source that is being read.
+struct Work<'a, 'b> {
+    output: Output<'a>,
+    fingerprint: &'b str,
+    cleaner: &'b mut Cleaner,
+}
+
+impl Work<'_, '_> {
+    /// Reads the source and writes what of it is in no finished shard.
+    fn read(&mut self, stage: &Stage, progress: &mut dyn Progress) -> Result<()> {
+        let (job, plan) = (self.output.job, self.output.plan);
+        job.expect_unchanged()?;
+        let counts = Arc::<ReadCounts>::default();
+        let mut documents = job.documents(&counts);
+        let starts = self.output.starts();
+        let mut batch = next_batch(&mut documents)?;
+        while !batch.is_empty() {
+            let (next, cut) = rayon::join(
+                || next_batch(&mut documents),
+                || self.cut(&batch, plan, starts),
+            );
+            for document in cut? {
+                if self.output.add(&document)? {
+                    self.output.save(self.fingerprint)?;
+                }
             }
+            let output = &self.output;
+            progress.advance(&Done {
+                done: match stage.unit {
+                    Unit::Bytes => counts.bytes.load(Ordering::Relaxed),
+                    Unit::Documents => output.documents,
+                },
+                documents: output.documents,
+                tokens: output.tokens,
+                kept_tokens: output.kept_tokens,
+                catching_up: output.documents <= starts.train.max(starts.held_out).document,
+            });
+            batch = next?;
         }
-        progress.advance(&Done {
-            done: match stage.unit {
-                Unit::Bytes => counts.bytes.load(Ordering::Relaxed),
-                Unit::Documents => output.documents,
-            },
-            documents: output.documents,
-            tokens: output.tokens,
-            kept_tokens: output.kept_tokens,
-            catching_up: output.documents <= starts.train.max(starts.held_out).document,
+        job.expect_unchanged()?;
+        let guessed = counts.windows_1252_files.load(Ordering::Relaxed);
+        if guessed > 0 {
+            tracing::warn!(
+                source = %job.name(),
+                files = guessed,
+                "not UTF-8, read as Windows-1252; `encoding` of the source says it for certain"
+            );
+        }
+        Ok(())
+    }
+
+    /// Cleans and cuts the next documents.
+    fn cut(
+        &mut self,
+        batch: &[Document],
+        plan: &ShardPlan<'_>,
+        starts: Starts,
+    ) -> Result<Vec<Cut>> {
+        let first = self.output.documents;
+        let examined = batch.par_iter().map(|document| match &document.content {
+            Content::Text(text) => self.cleaner.examine(text),
+            Content::Tokens(ids) => self.cleaner.examine_ids(ids),
         });
-        batch = next?;
+        let examined = examined.collect::<Result<Vec<_>>>()?;
+        let dropped = self.cleaner.decide(&examined)?;
+        let one = |index: usize| {
+            if dropped[index].is_some() {
+                return Ok(Cut::Dropped);
+            }
+            let document = &batch[index];
+            let content = match &document.content {
+                Content::Text(text) => Kept::Text(examined[index].text(text)),
+                Content::Tokens(ids) => Kept::Tokens(ids),
+            };
+            let cut = cut(content, first + index as u64, plan, starts);
+            cut.with_context(|| document.place.to_string())
+        };
+        (0..batch.len()).into_par_iter().map(one).collect()
     }
-    job.expect_unchanged()?;
-    let guessed = counts.windows_1252_files.load(Ordering::Relaxed);
-    if guessed > 0 {
-        tracing::warn!(
-            source = %job.name(),
-            files = guessed,
-            "not UTF-8, read as Windows-1252; `encoding` of the source says it for certain"
-        );
-    }
-    output.finish()
 }
 
 fn next_batch(documents: &mut Documents) -> Result<Vec<Document>> {
@@ -227,6 +297,8 @@ pub struct Starts {
 
 /// What becomes of a document.
 pub enum Cut {
+    /// The cleaning drops it.
+    Dropped,
     /// It has no token.
     Empty,
     /// All of it is in finished shards.
@@ -240,21 +312,18 @@ pub enum Cut {
     },
 }
 
-/// `first` is the number of the batch's first document in its source.
-fn cut(batch: &[Document], first: u64, plan: &ShardPlan<'_>, starts: Starts) -> Result<Vec<Cut>> {
-    let one = |(index, document): (usize, &Document)| {
-        let cut = cut_one(&document.content, first + index as u64, plan, starts);
-        cut.with_context(|| document.place.to_string())
-    };
-    batch.par_iter().enumerate().map(one).collect()
+/// The content of a document that the cleaning keeps.
+#[derive(Clone, Copy)]
+enum Kept<'a> {
+    Text(&'a str),
+    Tokens(&'a [u32]),
 }
 
 /// The document numbered `number`, or as much of it as is not in a finished shard.
-fn cut_one(content: &Content, number: u64, plan: &ShardPlan<'_>, starts: Starts) -> Result<Cut> {
+fn cut(content: Kept<'_>, number: u64, plan: &ShardPlan<'_>, starts: Starts) -> Result<Cut> {
     let held_out = match content {
-        Content::Text(text) if text.trim().is_empty() => return Ok(Cut::Empty),
-        Content::Text(text) => is_held_out(text, plan.held_out_permille),
-        Content::Tokens(ids) => ids_are_held_out(ids, plan.held_out_permille),
+        Kept::Text(text) => is_held_out(text, plan.held_out_permille),
+        Kept::Tokens(ids) => ids_are_held_out(ids, plan.held_out_permille),
     };
     let start = if held_out {
         starts.held_out
@@ -265,15 +334,14 @@ fn cut_one(content: &Content, number: u64, plan: &ShardPlan<'_>, starts: Starts)
         return Ok(Cut::TakenOver { held_out });
     }
     let mut chunks = match content {
-        Content::Text(text) => {
+        Kept::Text(text) => {
             plan.chunker.check(text, number)?;
             plan.chunker.chunks(text)?
         }
         // Ids that others made are a chunk as they stand.
-        Content::Tokens(ids) => {
+        Kept::Tokens(ids) => {
             plan.chunker.check_ids(ids)?;
-            let chunk = (!ids.is_empty()).then(|| ids.clone());
-            chunk.into_iter().collect()
+            vec![ids.to_vec()]
         }
     };
     let taken_over = if number == start.document {

@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{MANIFEST_FILE, Manifest, TOKENIZER_FILE};
+use crate::prepare::cleaning::report::REPORT_FILE;
 use crate::prepare::config::is_short_name;
 use crate::prepare::files;
 use crate::prepare::fingerprint::{FINGERPRINT_FILE, Fingerprint};
@@ -150,7 +151,12 @@ impl Staging {
         let names: BTreeSet<&str> = sources.map(|stored| stored.file.as_str()).collect();
         self.sweep(&names)?;
         let mut folders = BTreeSet::from([self.root.clone()]);
-        let others = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, FINGERPRINT_FILE];
+        let others = [
+            TOKENIZER_FILE,
+            TOKENIZER_CONFIG_FILE,
+            FINGERPRINT_FILE,
+            REPORT_FILE,
+        ];
         for file in names.into_iter().chain(others) {
             let (from, to) = (self.folder.join(file), self.root.join(file));
             // One that is not staged has moved before.

@@ -25,6 +25,7 @@ use tokenizers::Tokenizer;
 use tokio::time::Instant;
 
 mod bpe;
+mod cleaning;
 mod documents;
 mod errors;
 mod folders;

@@ -55,7 +55,10 @@ fn every_format_gives_the_same_documents() {
         source("csv-gzip", "csv: {path: table.csv.gz, text: text}"),
         source("files", "text_files: {path: \"files/*.txt\"}"),
     ];
-    let workspace = Workspace::new("max_length: 32\nheld_out: 0", &sources.concat());
+    let workspace = Workspace::new(
+        "max_length: 32\nheld_out: 0\ncleaning: none",
+        &sources.concat(),
+    );
     workspace.write("plain.jsonl", json.as_bytes());
     let (head, tail) = json.as_bytes().split_at(40);
     workspace.write("notes.jsonl.gz", &gzip(&[head, tail]));
@@ -193,7 +196,7 @@ fn a_document_keeps_its_side_when_others_come_and_go() {
         .collect();
     let held_out = |texts: &[String]| -> BTreeSet<String> {
         let workspace = Workspace::new(
-            "max_length: 64\nheld_out: 0.1",
+            "max_length: 64\nheld_out: 0.1\ncleaning: none",
             "  - {id: a, licence: x, read: {json_lines: {path: a.jsonl, text: text}}}",
         );
         let line = |text: &String| serde_json::json!({"text": text}).to_string() + "\n";
