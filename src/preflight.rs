@@ -72,7 +72,7 @@ pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
 }
 
 /// The tokenizer beside the shards must be the one that made them.
-fn check_tokenizer(corpus: &Corpus) -> Result<()> {
+pub fn check_tokenizer(corpus: &Corpus) -> Result<()> {
     let path = corpus.folder().join(TOKENIZER_FILE);
     let text = std::fs::read(&path).with_context(|| {
         format!(

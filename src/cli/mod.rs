@@ -13,6 +13,7 @@ use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
+mod corpus;
 mod display;
 mod ledger;
 mod look;
@@ -44,6 +45,9 @@ enum Subcommands {
         /// The corpus's YAML.
         corpus: PathBuf,
     },
+    /// Look at a prepared corpus.
+    #[command(subcommand)]
+    Corpus(corpus::CorpusCommand),
     /// Show what a run will be: tokens and epochs per source, steps, rows, memory.
     Plan {
         /// The run's YAML.
@@ -203,6 +207,7 @@ struct Reported;
 fn run(command: Subcommands) -> Result<()> {
     match command {
         Subcommands::Prepare { corpus } => prepare::prepare(&corpus),
+        Subcommands::Corpus(command) => corpus::run(command),
         Subcommands::Plan { run } => plan::plan(&run),
         Subcommands::Train { run } => block_on(train::train(&run, None)),
         Subcommands::Branch(arguments) => block_on(train::branch(

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::SourceIndex;
 
+pub mod lengths;
 pub mod masking;
 pub mod mixture;
 pub mod order;

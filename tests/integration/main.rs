@@ -5,6 +5,7 @@ mod check_training;
 mod collective;
 mod composer;
 mod corpus_plan;
+mod corpus_show;
 mod model_parity;
 mod optimizer;
 mod plan;
