@@ -22,6 +22,7 @@ mod plan;
 mod prepare;
 mod quickstart;
 mod table;
+mod tokenizer;
 mod train;
 
 /// Continues the pre-training of ModernBERT encoders on text from many institutions.
@@ -48,6 +49,9 @@ enum Subcommands {
     /// Look at a prepared corpus.
     #[command(subcommand)]
     Corpus(corpus::CorpusCommand),
+    /// Train a tokenizer, or give one the terms of a domain.
+    #[command(subcommand)]
+    Tokenizer(tokenizer::TokenizerCommand),
     /// Show what a run will be: tokens and epochs per source, steps, rows, memory.
     Plan {
         /// The run's YAML.
@@ -208,6 +212,7 @@ fn run(command: Subcommands) -> Result<()> {
     match command {
         Subcommands::Prepare { corpus } => prepare::prepare(&corpus),
         Subcommands::Corpus(command) => corpus::run(command),
+        Subcommands::Tokenizer(command) => tokenizer::run(command),
         Subcommands::Plan { run } => plan::plan(&run),
         Subcommands::Train { run } => block_on(train::train(&run, None)),
         Subcommands::Branch(arguments) => block_on(train::branch(

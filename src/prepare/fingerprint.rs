@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use crate::corpus::new_tokens::NEW_TOKENS_FILE;
 use crate::corpus::{MANIFEST_FILE, MANIFEST_VERSION, Manifest, StoredFile, TOKENIZER_FILE};
 use crate::prepare::config::{CorpusConfig, is_short_name};
 use crate::prepare::files;
@@ -91,6 +92,7 @@ pub fn clear(root: &Path, jobs: &[SourceJob<'_>]) -> Result<()> {
     remove(&root.join(MANIFEST_FILE))?;
     files::sync_folder(root)?;
     remove(&root.join(FINGERPRINT_FILE))?;
+    remove(&root.join(NEW_TOKENS_FILE))?;
     let old_sources = old
         .iter()
         .flat_map(Manifest::sources)
@@ -136,6 +138,10 @@ fn is_complete(root: &Path, manifest: &Manifest) -> bool {
     manifest.version == MANIFEST_VERSION
         && blake3::hash(&tokenizer).to_hex().as_str() == manifest.tokenizer.digest
         && root.join(TOKENIZER_CONFIG_FILE).exists()
+        && manifest.tokenizer.new_tokens.as_ref().is_none_or(|digest| {
+            let record = fs::read(root.join(NEW_TOKENS_FILE)).unwrap_or_default();
+            blake3::hash(&record).to_hex().as_str() == digest
+        })
         && manifest.sources().all(|(_, _, source)| {
             let splits = [&source.train, &source.held_out];
             let shards = splits.iter().flat_map(|split| &split.shards);

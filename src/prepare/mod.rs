@@ -3,7 +3,8 @@
 //! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means;
 //! [`compression`], [`encoding`] and [`text`] files into text, [`fault`] why not; [`readers`] text
 //! into documents, or [`synthetic`] invented ones; [`tokenizer`] documents into chunks,
-//! by [`bpe`] as a rule, [`train_tokenizer`] where none is given; [`held_out`] which ones training
+//! by [`bpe`] as a rule, [`train_tokenizer`] where none is given,
+//! [`grow_tokenizer`] where one is given terms; [`held_out`] which ones training
 //! never sees; [`source`] one source from end to end; [`shards`] and [`files`] how they are stored;
 //! [`fingerprint`] whether there is anything to do; [`progress`] what the user sees.
 //!
@@ -12,21 +13,18 @@
 //! leaves this module except as token ids.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::corpus::{Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TOKENIZER_FILE};
+use crate::corpus::{Institution, MANIFEST_FILE, MANIFEST_VERSION, Manifest};
 use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
 use crate::prepare::source::{ShardPlan, SourceJob};
-use crate::prepare::tokenizer::{
-    Chunker, Chunking, TOKENIZER_CONFIG_FILE, TokenizerFiles, default_config,
-};
+use crate::prepare::tokenizer::{Chunker, Chunking, TokenizerFiles, default_config};
 
 pub mod bpe;
 pub mod compression;
@@ -36,6 +34,7 @@ pub mod fault;
 pub mod fields;
 pub mod files;
 pub mod fingerprint;
+pub mod grow_tokenizer;
 pub mod held_out;
 pub mod inputs;
 pub mod progress;
@@ -59,7 +58,7 @@ enum WantedTokenizer<'a> {
 impl WantedTokenizer<'_> {
     fn digest(&self) -> Option<String> {
         match self {
-            Self::Given(files) => Some(blake3::hash(&files.tokenizer).to_hex().to_string()),
+            Self::Given(files) => Some(files.digest()),
             Self::Trained(_) => None,
         }
     }
@@ -126,10 +125,7 @@ fn write_corpus(
             "documents go through the tokenizers library, many times slower"
         );
     }
-    let write =
-        |file: &str, bytes: &[u8]| files::write(root, file, |output| Ok(output.write_all(bytes)?));
-    write(TOKENIZER_FILE, &tokenizer.tokenizer)?;
-    write(TOKENIZER_CONFIG_FILE, &tokenizer.config)?;
+    tokenizer.write(root)?;
     let plan = ShardPlan {
         root,
         chunker: &chunker,
@@ -192,7 +188,7 @@ fn prepare_institutions(
 
 /// Trains a tokenizer on the documents that are not held out, an equal share of bytes from each
 /// source, from its beginning.
-fn train_on(
+pub fn train_on(
     jobs: &[SourceJob<'_>],
     config: &CorpusConfig,
     train: &TrainConfig,
@@ -232,6 +228,7 @@ fn train_on(
     Ok(TokenizerFiles {
         tokenizer,
         config: default_config(config.max_length)?,
+        new_tokens: None,
     })
 }
 

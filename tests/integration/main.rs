@@ -14,4 +14,5 @@ mod quickstart;
 mod store;
 mod support;
 mod tidy;
+mod tokenizer;
 mod train;
