@@ -3,19 +3,23 @@
 //!
 //! Reads only; whatever is refused here has left nothing behind.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tokenizers::Tokenizer;
 
 use crate::config::{RunConfig, Start};
 use crate::corpus::TOKENIZER_FILE;
+use crate::corpus::new_tokens::{NEW_TOKENS_FILE, NewTokens};
 use crate::data::blueprint::Blueprint;
 use crate::data::{Corpus, SplitName};
 use crate::model::composer::ComposerCheckpoint;
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Precision as ModelPrecision;
+use crate::model::new_rows::NewRows;
 use crate::model::{tile, weights};
 use crate::torch::cpu;
 use crate::train::settings::Precision;
@@ -31,29 +35,33 @@ pub fn check(config: &RunConfig, is_new: bool) -> Result<()> {
     }
     let model = config.model.resolve(&corpus.manifest().tokenizer)?;
     if is_new {
-        check_start(&config.start, &model)?;
+        let new_tokens = new_tokens(corpus, &config.start)?;
+        check_start(&config.start, &model, new_tokens)?;
     }
     Ok(())
 }
 
-fn check_start(start: &Start, model: &ModelConfig) -> Result<()> {
+fn check_start(start: &Start, model: &ModelConfig, new_tokens: Pieces) -> Result<()> {
     let folder = match start {
         Start::Random => return Ok(()),
         Start::Composer(file) | Start::ComposerWeights(file) => {
             let mut checkpoint = ComposerCheckpoint::open(file)?;
-            checkpoint.check_weights(model)?;
+            let rows = checkpoint.rows(model);
+            let before = NewRows::between(new_tokens, rows, model)?.before(model);
+            checkpoint.check_weights(&before)?;
             if matches!(start, Start::Composer(_)) {
-                checkpoint.moments(model)?;
+                checkpoint.moments(&before)?;
             }
             return Ok(());
         }
         Start::HuggingFace(folder) | Start::Tile(folder) => folder,
     };
     let found = weights::read_config(folder)?;
+    let before = NewRows::between(new_tokens, found.vocab_size, model)?.before(model);
     match start {
-        Start::Tile(_) => tile::expect_smaller(&found, model)
+        Start::Tile(_) => tile::expect_smaller(&found, &before)
             .with_context(|| format!("cannot tile {}", folder.display()))?,
-        _ => model.expect_same_architecture(&found, &folder.display().to_string())?,
+        _ => before.expect_same_architecture(&found, &folder.display().to_string())?,
     }
     let file = folder.join(weights::WEIGHTS_FILE);
     ensure!(
@@ -71,8 +79,50 @@ pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
     Blueprint::draw(corpus, &config.blueprint_spec())
 }
 
+/// New tokens with the pieces that each was made of, as [`NewTokens`] has them.
+pub type Pieces = BTreeMap<u32, Vec<u32>>;
+
+/// The corpus's tokens that the model to start from has not seen: those that its tokenizer was
+/// given, as far as the tokenizer in the start's folder does not have them under the same ids.
+pub fn new_tokens(corpus: &Corpus, start: &Start) -> Result<Pieces> {
+    let info = &corpus.manifest().tokenizer;
+    let Some(expected) = info
+        .new_tokens
+        .as_ref()
+        .filter(|_| !matches!(start, Start::Random))
+    else {
+        return Ok(BTreeMap::new());
+    };
+    let path = corpus.folder().join(NEW_TOKENS_FILE);
+    let about = || format!("{}\n  hint: run cohort prepare again", path.display());
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", about()))?;
+    let found = blake3::hash(&text).to_hex();
+    ensure!(
+        found.as_str() == expected,
+        "the digest is {found}, the manifest says {expected}: {}",
+        about()
+    );
+    let record = NewTokens::parse(&text, &info.digest).with_context(about)?;
+    let (Start::HuggingFace(folder) | Start::Tile(folder)) = start else {
+        return Ok(record.pieces);
+    };
+    let own = folder.join(TOKENIZER_FILE);
+    if !own.is_file() {
+        return Ok(record.pieces);
+    }
+    let [own, new] = [own, corpus.folder().join(TOKENIZER_FILE)].map(|path| {
+        Tokenizer::from_file(&path)
+            .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))
+    });
+    let (own, new) = (own?, new?);
+    let pieces = record.pieces.into_iter();
+    Ok(pieces
+        .filter(|(id, _)| own.id_to_token(*id) != new.id_to_token(*id))
+        .collect())
+}
+
 /// The tokenizer beside the shards must be the one that made them.
-fn check_tokenizer(corpus: &Corpus) -> Result<()> {
+pub fn check_tokenizer(corpus: &Corpus) -> Result<()> {
     let path = corpus.folder().join(TOKENIZER_FILE);
     let text = std::fs::read(&path).with_context(|| {
         format!(

@@ -14,6 +14,7 @@ use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
 mod cleaning;
+mod corpus;
 mod display;
 mod ledger;
 mod look;
@@ -22,6 +23,7 @@ mod plan;
 mod prepare;
 mod quickstart;
 mod table;
+mod tokenizer;
 mod train;
 
 /// Continues the pre-training of ModernBERT encoders on text from many institutions.
@@ -48,6 +50,12 @@ enum Subcommands {
         #[arg(long)]
         available: bool,
     },
+    /// Look at a prepared corpus.
+    #[command(subcommand)]
+    Corpus(corpus::CorpusCommand),
+    /// Train a tokenizer, or give one the terms of a domain.
+    #[command(subcommand)]
+    Tokenizer(tokenizer::TokenizerCommand),
     /// Show what a run will be: tokens and epochs per source, steps, rows, memory.
     Plan {
         /// The run's YAML.
@@ -207,6 +215,8 @@ struct Reported;
 fn run(command: Subcommands) -> Result<()> {
     match command {
         Subcommands::Prepare { corpus, available } => prepare::prepare(&corpus, available),
+        Subcommands::Corpus(command) => corpus::run(command),
+        Subcommands::Tokenizer(command) => tokenizer::run(command),
         Subcommands::Plan { run } => plan::plan(&run),
         Subcommands::Train { run } => block_on(train::train(&run, None)),
         Subcommands::Branch(arguments) => block_on(train::branch(

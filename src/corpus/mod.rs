@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::SourceIndex;
 
+pub mod lengths;
 pub mod masking;
 pub mod mixture;
+pub mod new_tokens;
 pub mod order;
 pub mod packing;
 pub mod plan;
@@ -42,6 +44,9 @@ pub struct Manifest {
 pub struct TokenizerInfo {
     /// blake3 of `tokenizer.json`, in hexadecimal.
     pub digest: String,
+    /// blake3 of `new_tokens.json` beside it, where the tokenizer was given new tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_tokens: Option<String>,
     /// Rows of the embedding matrix: one more than the highest id.
     pub vocab_size: u32,
     pub cls: u32,

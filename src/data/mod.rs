@@ -19,6 +19,7 @@ use crate::ids::SourceIndex;
 
 pub mod batch;
 pub mod blueprint;
+pub mod document;
 pub mod held_out;
 mod lengths;
 mod manifest;

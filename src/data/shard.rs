@@ -134,11 +134,26 @@ impl TokenShard {
             .collect()
     }
 
+    /// The number of a chunk's document in its source; `None` where there is no such chunk.
+    pub fn document(&self, chunk: u32) -> Option<u64> {
+        let (batch, place) = self.place(chunk)?;
+        Some(batch.documents[place])
+    }
+
+    /// The number of the last chunk's document; `None` where there is no chunk.
+    pub fn last_document(&self) -> Option<u64> {
+        self.document(self.starts[self.starts.len() - 1].checked_sub(1)?)
+    }
+
+    /// Whether a chunk is the first of its document; not where there is no such chunk.
+    pub fn is_first(&self, chunk: u32) -> bool {
+        self.place(chunk)
+            .is_some_and(|(batch, place)| batch.first.value(place))
+    }
+
     /// Appends a chunk's ids; `None` where there is no such chunk.
     pub fn append(&self, chunk: u32, into: &mut Vec<u32>) -> Option<ChunkOrigin> {
-        let index = self.starts.partition_point(|&start| start <= chunk) - 1;
-        let batch = self.batches.get(index)?;
-        let place = (chunk - self.starts[index]) as usize;
+        let (batch, place) = self.place(chunk)?;
         let ids = batch.offsets[place] as usize..batch.offsets[place + 1] as usize;
         match &batch.ids {
             Ids::Short(values) => into.extend(values[ids].iter().map(|&id| u32::from(id))),
@@ -148,6 +163,13 @@ impl TokenShard {
             document: batch.documents[place],
             first: batch.first.value(place),
         })
+    }
+
+    /// The batch that a chunk is in, and its row there.
+    fn place(&self, chunk: u32) -> Option<(&ChunkBatch, usize)> {
+        let index = self.starts.partition_point(|&start| start <= chunk) - 1;
+        let batch = self.batches.get(index)?;
+        Some((batch, (chunk - self.starts[index]) as usize))
     }
 }
 

@@ -67,6 +67,14 @@ impl ComposerCheckpoint {
         Ok(Self { file, weights })
     }
 
+    /// Rows of its embeddings; those of `config` where it has no such matrix, which
+    /// [`check_weights`](Self::check_weights) then says.
+    pub fn rows(&self, config: &ModelConfig) -> i64 {
+        let embeddings = self.weight(EMBEDDINGS);
+        let rows = embeddings.and_then(|record| record.shape.first().copied());
+        rows.unwrap_or(config.vocab_size)
+    }
+
     /// Refuses a checkpoint whose weights are not those of an encoder of this shape.
     ///
     /// # Errors

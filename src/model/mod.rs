@@ -19,6 +19,7 @@ pub mod head;
 pub mod huggingface;
 pub mod init;
 pub mod input;
+pub mod new_rows;
 pub mod parameters;
 pub mod rope;
 pub mod settings;

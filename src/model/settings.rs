@@ -140,6 +140,7 @@ mod tests {
     fn tokenizer(vocab_size: u32) -> TokenizerInfo {
         TokenizerInfo {
             digest: String::new(),
+            new_tokens: None,
             vocab_size,
             cls: 1,
             sep: 2,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::corpus::new_tokens::NEW_TOKENS_FILE;
 use crate::corpus::{MANIFEST_FILE, MANIFEST_VERSION, Manifest, StoredFile, TOKENIZER_FILE};
 use crate::prepare::config::{CorpusConfig, SourceConfig, TokenizerConfig};
 use crate::prepare::files;
@@ -136,6 +137,10 @@ fn is_complete(root: &Path, manifest: &Manifest) -> bool {
     manifest.version == MANIFEST_VERSION
         && blake3::hash(&tokenizer).to_hex().as_str() == manifest.tokenizer.digest
         && root.join(TOKENIZER_CONFIG_FILE).exists()
+        && manifest.tokenizer.new_tokens.as_ref().is_none_or(|digest| {
+            let record = fs::read(root.join(NEW_TOKENS_FILE)).unwrap_or_default();
+            blake3::hash(&record).to_hex().as_str() == digest
+        })
         && manifest.sources().all(|(_, _, source)| {
             let mut stored = source.files();
             stored.all(|stored| files::has_size(root, stored))

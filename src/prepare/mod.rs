@@ -3,8 +3,9 @@
 //! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means,
 //! [`available`] which sources are there; [`compression`], [`encoding`] and [`text`] files into
 //! text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`] invented ones;
-//! [`cleaning`] which of them are dropped; [`tokenizer`] documents into chunks, by [`bpe`] as a rule, [`train_tokenizer`] where none is
-//! given; [`held_out`] which ones training never sees; [`source`] one source from end to end and
+//! [`cleaning`] which of them are dropped; [`tokenizer`] documents into chunks, by [`bpe`] as a
+//! rule, [`train_tokenizer`] where none is given, [`grow_tokenizer`] where one is given terms;
+//! [`held_out`] which ones training never sees; [`source`] one source from end to end and
 //! [`output`] what it comes to; [`shards`] and [`files`] how that is stored; [`save_point`] how far
 //! a source is, [`staging`] where a corpus is made; [`fingerprint`] whether there is anything to
 //! do; [`progress`] what the user sees.
@@ -52,6 +53,7 @@ pub mod fault;
 pub mod fields;
 pub mod files;
 pub mod fingerprint;
+pub mod grow_tokenizer;
 pub mod held_out;
 pub mod inputs;
 pub mod output;
@@ -265,7 +267,7 @@ pub fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<So
 
 /// Trains a tokenizer on the documents that are not held out, an equal share of bytes from each
 /// source, from its beginning.
-fn train_on(
+pub fn train_on(
     jobs: &[SourceJob<'_>],
     config: &CorpusConfig,
     train: &TrainConfig,
@@ -317,6 +319,7 @@ fn train_on(
     Ok(TokenizerFiles {
         tokenizer,
         config: default_config(config.max_length)?,
+        new_tokens: None,
     })
 }
 

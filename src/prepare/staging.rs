@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::corpus::new_tokens::NEW_TOKENS_FILE;
 use crate::corpus::{MANIFEST_FILE, Manifest, TOKENIZER_FILE};
 use crate::prepare::cleaning::report::REPORT_FILE;
 use crate::prepare::config::is_short_name;
@@ -92,19 +93,14 @@ impl Staging {
         let files = TokenizerFiles {
             tokenizer: fs::read(self.folder.join(TOKENIZER_FILE)).ok()?,
             config: fs::read(self.folder.join(TOKENIZER_CONFIG_FILE)).ok()?,
+            new_tokens: fs::read(self.folder.join(NEW_TOKENS_FILE)).ok(),
         };
         (files.digest() == begun?.tokenizer).then_some(files)
     }
 
     /// Stages the tokenizer. From here on the preparation can be resumed.
     pub fn begin(&self, fingerprint: &Fingerprint, tokenizer: &TokenizerFiles) -> Result<()> {
-        let write = |file: &str, bytes: &[u8]| {
-            files::write(&self.folder, file, |output| {
-                Ok(std::io::Write::write_all(output, bytes)?)
-            })
-        };
-        write(TOKENIZER_FILE, &tokenizer.tokenizer)?;
-        write(TOKENIZER_CONFIG_FILE, &tokenizer.config)?;
+        tokenizer.write(&self.folder)?;
         let begun = Begun {
             whole: fingerprint.whole().to_owned(),
             common: fingerprint.common.clone(),
@@ -150,10 +146,14 @@ impl Staging {
         let sources = manifest.sources().flat_map(|(_, _, source)| source.files());
         let names: BTreeSet<&str> = sources.map(|stored| stored.file.as_str()).collect();
         self.sweep(&names)?;
+        if manifest.tokenizer.new_tokens.is_none() {
+            files::remove(&self.root.join(NEW_TOKENS_FILE))?;
+        }
         let mut folders = BTreeSet::from([self.root.clone()]);
         let others = [
             TOKENIZER_FILE,
             TOKENIZER_CONFIG_FILE,
+            NEW_TOKENS_FILE,
             FINGERPRINT_FILE,
             REPORT_FILE,
         ];

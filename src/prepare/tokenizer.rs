@@ -12,15 +12,18 @@
 //! [`crate::prepare::bpe`] knows are encoded there, and compared with the library on a sample.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+use crate::corpus::new_tokens::{NEW_TOKENS_FILE, NewTokens};
 use crate::corpus::{TOKENIZER_FILE, TokenizerInfo};
 use crate::prepare::bpe::{Encoder, sample};
 use crate::prepare::config::TokenizerEngine;
+use crate::prepare::files;
 
 /// The Hugging Face file beside `tokenizer.json` that names the special tokens.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
@@ -33,6 +36,8 @@ pub struct TokenizerFiles {
     pub tokenizer: Vec<u8>,
     /// `tokenizer_config.json`.
     pub config: Vec<u8>,
+    /// `new_tokens.json`, where the tokenizer was given new tokens.
+    pub new_tokens: Option<Vec<u8>>,
 }
 
 /// How documents become chunks.
@@ -71,18 +76,60 @@ impl TokenizerFiles {
                 file.display()
             );
         };
-        let config = file.with_file_name(TOKENIZER_CONFIG_FILE);
-        let config = match fs::read(&config) {
-            Ok(bytes) => bytes,
-            Err(_) if !config.exists() => default_config(max_length)?,
-            Err(error) => bail!("cannot read {}: {error}", config.display()),
+        let config = match read_beside(&file, TOKENIZER_CONFIG_FILE)? {
+            Some(bytes) => bytes,
+            None => default_config(max_length)?,
         };
-        Ok(Self { tokenizer, config })
+        let new_tokens = read_beside(&file, NEW_TOKENS_FILE)?;
+        if let Some(bytes) = &new_tokens {
+            let digest = blake3::hash(&tokenizer).to_hex();
+            NewTokens::parse(bytes, &digest).with_context(|| {
+                format!(
+                    "cannot use {}\n  hint: it belongs to a tokenizer that `cohort tokenizer grow` \
+                     made; remove it where the tokenizer is another",
+                    file.with_file_name(NEW_TOKENS_FILE).display()
+                )
+            })?;
+        }
+        Ok(Self {
+            tokenizer,
+            config,
+            new_tokens,
+        })
     }
 
-    /// blake3 of `tokenizer.json`, in hexadecimal.
+    /// blake3 over all of it that decides ids and what becomes of them, in hexadecimal.
     pub fn digest(&self) -> String {
-        blake3::hash(&self.tokenizer).to_hex().to_string()
+        let tokenizer = blake3::hash(&self.tokenizer).to_hex();
+        match &self.new_tokens {
+            None => tokenizer.to_string(),
+            Some(record) => format!("{tokenizer} {}", blake3::hash(record).to_hex()),
+        }
+    }
+
+    /// Writes the files into a folder, all of which are there in full or not at all.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let record = self.new_tokens.as_deref();
+        for (file, bytes) in [
+            (TOKENIZER_FILE, Some(self.tokenizer.as_slice())),
+            (TOKENIZER_CONFIG_FILE, Some(self.config.as_slice())),
+            (NEW_TOKENS_FILE, record),
+        ] {
+            if let Some(bytes) = bytes {
+                files::write(folder, file, |output| Ok(output.write_all(bytes)?))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file beside the tokenizer; none where there is none.
+fn read_beside(tokenizer: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    let path = tokenizer.with_file_name(name);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(_) if !path.exists() => Ok(None),
+        Err(error) => bail!("cannot read {}: {error}", path.display()),
     }
 }
 
@@ -114,7 +161,11 @@ impl Chunker {
             .with_truncation(None)
             .map_err(|error| anyhow!("the tokenizer's truncation cannot be lifted: {error}"))?;
         tokenizer.set_encode_special_tokens(true);
-        let info = describe(&tokenizer, files.digest())?;
+        let digest = |bytes: &Vec<u8>| blake3::hash(bytes).to_hex().to_string();
+        let info = TokenizerInfo {
+            new_tokens: files.new_tokens.as_ref().map(digest),
+            ..describe(&tokenizer, digest(&files.tokenizer))?
+        };
         let fast = match engine {
             TokenizerEngine::Auto => Encoder::new(&tokenizer, &fields),
             TokenizerEngine::Reference => Err(anyhow!("`tokenizer_engine` is `reference`")),
@@ -264,6 +315,7 @@ fn describe(tokenizer: &Tokenizer, digest: String) -> Result<TokenizerInfo> {
     }
     Ok(TokenizerInfo {
         digest,
+        new_tokens: None,
         vocab_size,
         cls: id("[CLS]"),
         sep: id("[SEP]"),
@@ -284,6 +336,7 @@ mod tests {
         let files = TokenizerFiles {
             tokenizer: train(&[text.repeat(9)], 512).expect("the text trains a tokenizer"),
             config: Vec::new(),
+            new_tokens: None,
         };
         let chunking = Chunking {
             max_length: 16,

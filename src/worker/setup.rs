@@ -27,7 +27,7 @@ use crate::ids::Rank;
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Model;
 use crate::model::parameters::Parameters;
-use crate::preflight::{model_precision, open_blueprint, threads_per_rank};
+use crate::preflight::{model_precision, new_tokens, open_blueprint, threads_per_rank};
 use crate::run::ledger::Ledger;
 use crate::run::progress::Progress;
 use crate::train::compute::{CommandQueue, Ended, Inbox, Intervals, Outbox, Position, Trainer};
@@ -36,7 +36,7 @@ use crate::train::snapshot::{Snapshot, Snapshots};
 use crate::train::state::Restored;
 use crate::train::step::{Engine, StepRules, device, optimizer_parameters};
 use crate::wire::Assignment;
-use crate::worker::weights::{initial_moments, initial_parameters, load_tensors, spread};
+use crate::worker::weights::{Beginning, load_tensors, spread};
 
 /// Orders that may wait for the compute thread; operators give a handful.
 const INBOX_MAX: usize = 64;
@@ -83,7 +83,7 @@ impl Launch {
             .config
             .model
             .resolve(&blueprint.corpus.manifest().tokenizer)?;
-        let mut engine = self.engine(engine_model)?;
+        let mut engine = self.engine(&blueprint, &engine_model)?;
         let position = self.position(&blueprint, &mut engine)?;
         spread(&mut engine, collective.as_ref())?;
         let held_out = self.held_out(&blueprint)?;
@@ -175,27 +175,38 @@ impl Launch {
 
     /// The model and the optimizer that the run begins from, or zeros where the lead rank or a
     /// checkpoint gives the numbers.
-    fn engine(&self, config: ModelConfig) -> Result<Engine> {
+    fn engine(&self, blueprint: &Blueprint, config: &ModelConfig) -> Result<Engine> {
         let settings = &self.config;
         let fresh = self.restored.is_none() && self.assignment.rank == Rank(0);
-        let parameters = if fresh {
-            initial_parameters(settings, &config)?
+        let beginning = if fresh {
+            Some(Beginning {
+                settings,
+                config,
+                new_tokens: new_tokens(&blueprint.corpus, &settings.start)?,
+            })
         } else {
-            Parameters::build(&config, device(), |each| {
+            None
+        };
+        let parameters = match &beginning {
+            Some(beginning) => beginning.parameters()?,
+            None => Parameters::build(config, device(), |each| {
                 anyhow::Ok(tch::Tensor::zeros(
                     each.shape.as_slice(),
                     (tch::Kind::Float, device()),
                 ))
-            })?
+            })?,
         };
-        let model = Model { config, parameters };
+        let model = Model {
+            config: config.clone(),
+            parameters,
+        };
         let mut optimizer = StableAdamW::new(
             optimizer_parameters(&model),
             settings.optimizer.clone(),
             settings.learning_rate_max(),
         )?;
-        if fresh {
-            initial_moments(settings, &model.config, &mut optimizer)?;
+        if let Some(beginning) = &beginning {
+            beginning.moments(&mut optimizer)?;
         }
         let rules = StepRules {
             precision: model_precision(settings.precision),

@@ -177,7 +177,7 @@ fn shared_corpus() -> Option<(CorpusConfig, PathBuf)> {
     None
 }
 
-fn text_of(document: Document) -> String {
+pub fn text_of(document: Document) -> String {
     match document.content {
         Content::Text(text) => text,
         Content::Tokens(_) => unreachable!("these sources are text"),

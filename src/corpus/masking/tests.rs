@@ -4,6 +4,7 @@ use super::*;
 
 const TOKENIZER: TokenizerInfo = TokenizerInfo {
     digest: String::new(),
+    new_tokens: None,
     vocab_size: 50_368,
     cls: 50_281,
     sep: 50_282,

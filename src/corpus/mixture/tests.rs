@@ -44,6 +44,7 @@ fn manifest() -> Manifest {
         name: "test".to_owned(),
         tokenizer: TokenizerInfo {
             digest: String::new(),
+            new_tokens: None,
             vocab_size: 100,
             cls: 1,
             sep: 2,

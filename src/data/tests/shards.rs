@@ -178,6 +178,7 @@ pub(super) fn write_corpus(folder: &Path) -> Manifest {
         name: "test".to_owned(),
         tokenizer: TokenizerInfo {
             digest: String::new(),
+            new_tokens: None,
             vocab_size: VOCAB_SIZE,
             cls: CLS,
             sep: SEP,

@@ -1,7 +1,15 @@
 //! Cutting a text at its added tokens: the leftmost first, of those the longest.
 //!
 //! A special token is found like the others and then left in the text, so that `[SEP]` written in a
-//! note becomes ordinary tokens, and so does what it covers of others.
+//! note becomes ordinary tokens, and so does what it covers of others. A token that must be a word
+//! of its own, and is found inside another, is left in the text in the same way.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// A character of a word, as the `tokenizers` library asks for it.
+static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\w").expect("the pattern is valid"));
 
 /// Bits for every pair of bytes.
 const PAIR_WORDS: usize = (1 << 16) / 64;
@@ -12,6 +20,8 @@ pub struct AddedToken {
     pub text: String,
     pub id: u32,
     pub special: bool,
+    /// Whether no character of a word may stand right before or after it.
+    pub single_word: bool,
 }
 
 /// A piece of a text.
@@ -42,6 +52,7 @@ struct Node {
 struct End {
     id: u32,
     special: bool,
+    single_word: bool,
 }
 
 impl AddedTokens {
@@ -78,6 +89,7 @@ impl AddedTokens {
         self.nodes[node].end = Some(End {
             id: token.id,
             special: token.special,
+            single_word: token.single_word,
         });
     }
 
@@ -103,12 +115,16 @@ impl AddedTokens {
         }
     }
 
-    /// The next token from `at` on that is not special: its place and id.
-    fn next(&self, bytes: &[u8], mut at: usize) -> Option<(usize, usize, u32)> {
+    /// The next token from `at` on that is not to be left in the text: its place and id.
+    fn next(&self, text: &str, mut at: usize) -> Option<(usize, usize, u32)> {
+        let bytes = text.as_bytes();
         loop {
             at = self.next_candidate(bytes, at)?;
             match self.longest(&bytes[at..]) {
                 Some((length, end)) if end.special => at += length,
+                Some((length, end)) if end.single_word && !stands_alone(text, at, length) => {
+                    at += length;
+                }
                 Some((length, end)) => return Some((at, at + length, end.id)),
                 None => at += 1,
             }
@@ -146,6 +162,20 @@ impl AddedTokens {
     }
 }
 
+/// Whether no character of a word stands right before or after this part of a text.
+fn stands_alone(text: &str, at: usize, length: usize) -> bool {
+    let before = text[..at].chars().next_back();
+    let after = text[at + length..].chars().next();
+    !before.is_some_and(is_of_word) && !after.is_some_and(is_of_word)
+}
+
+fn is_of_word(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_alphanumeric() || character == '_';
+    }
+    WORD.is_match(character.encode_utf8(&mut [0; 4]))
+}
+
 /// Iterates over the pieces of a text.
 pub struct Pieces<'a> {
     tokens: &'a AddedTokens,
@@ -163,7 +193,7 @@ impl<'a> Iterator for Pieces<'a> {
             return Some(Piece::Token(id));
         }
         let from = self.done;
-        let Some((start, end, id)) = self.tokens.next(self.text.as_bytes(), from) else {
+        let Some((start, end, id)) = self.tokens.next(self.text, from) else {
             self.done = self.text.len();
             let rest = &self.text[from..];
             return (!rest.is_empty()).then_some(Piece::Text(rest));
@@ -187,6 +217,7 @@ mod tests {
             text: (*text).to_owned(),
             id: *id,
             special: *special,
+            single_word: false,
         };
         let set = |tokens: &[(&str, u32, bool)]| {
             AddedTokens::new(&tokens.iter().map(token).collect::<Vec<_>>())
@@ -220,5 +251,31 @@ mod tests {
         );
         assert_eq!(pieces("ü[SEPé"), [Piece::Text("ü[SEP"), Piece::Token(6)]);
         assert!(set(&[("[CLS]", 0, true)]).is_none());
+    }
+
+    #[test]
+    fn words_of_their_own_are_not_found_inside_others() {
+        let token = |(text, id): (&str, u32)| AddedToken {
+            text: text.to_owned(),
+            id,
+            special: false,
+            single_word: true,
+        };
+        let tokens = AddedTokens::new(&[("MI", 1), ("MI pain", 2), ("+", 3)].map(token));
+        let tokens = tokens.expect("none is special");
+        let pieces = |text| tokens.pieces(text).collect::<Vec<_>>();
+        for whole in ["MIT", "éMI", "MI_", "4MI", "MI\u{301}", "MI pains", "a+ +b"] {
+            assert_eq!(pieces(whole), [Piece::Text(whole)]);
+        }
+        assert_eq!(
+            pieces("(MI) MI pain+"),
+            [
+                Piece::Text("("),
+                Piece::Token(1),
+                Piece::Text(") "),
+                Piece::Token(2),
+                Piece::Text("+")
+            ]
+        );
     }
 }

@@ -173,8 +173,8 @@ fn added_tokens(tokenizer: &Tokenizer) -> Result<(Option<AddedTokens>, Option<Ad
     for (id, token) in tokens {
         let special = added.is_special_token(&token.content);
         ensure!(
-            special || !(token.lstrip || token.rstrip || token.single_word),
-            "an added token that is not special has `lstrip`, `rstrip` or `single_word`"
+            special || !(token.lstrip || token.rstrip),
+            "an added token that is not special has `lstrip` or `rstrip`"
         );
         // Normalized tokens are looked for as the normalizer leaves them.
         let normalized = added.simple_id_to_token(*id);
@@ -188,6 +188,7 @@ fn added_tokens(tokenizer: &Tokenizer) -> Result<(Option<AddedTokens>, Option<Ad
             text,
             id: *id,
             special,
+            single_word: token.single_word,
         };
         if token.normalized {
             composed.push(own);

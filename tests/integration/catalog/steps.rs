@@ -79,6 +79,7 @@ fn write_corpus(folder: &Path) {
             mask: 50_284,
             unk: 50_280,
             random_ids_end: 50_285,
+            new_tokens: None,
         },
         max_length: u32::from(CHUNK_TOKENS),
         held_out_permille: 0,

@@ -90,8 +90,26 @@ static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
         let tokens = extended["added_tokens"].as_array_mut().unwrap();
         tokens.push(added(content, normalized, special));
     }
+    let mut worded = plain.clone();
+    for (content, normalized) in [
+        ("fever", true),
+        ("patient", false),
+        ("zq", true),
+        ("38", true),
+        ("Fever's 38", true),
+        ("cafe\u{301}", true),
+        (" mg", true),
+        ("...", false),
+        ("½", true),
+        ("日本", true),
+    ] {
+        let mut token = added(content, normalized, false);
+        token["single_word"] = json!(true);
+        worded["added_tokens"].as_array_mut().unwrap().push(token);
+    }
     let mut pairs = vec![
         Pair::new("plain", &plain),
+        Pair::new("worded", &worded),
         Pair::new("spaced", &spaced),
         Pair::new("whole words", &whole),
         Pair::new("extended", &extended),
@@ -107,7 +125,7 @@ static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
 });
 
 /// What texts are hard because of.
-const FRAGMENTS: [&str; 56] = [
+const FRAGMENTS: [&str; 62] = [
     " ",
     " ",
     "  ",
@@ -147,6 +165,12 @@ const FRAGMENTS: [&str; 56] = [
     "patient",
     "Fever",
     " mg",
+    "fever",
+    "s",
+    "_",
+    "\u{203f}",
+    "\u{200d}",
+    "ª",
     "38",
     "½",
     "٣",
@@ -246,7 +270,7 @@ fn other_kinds_are_refused_and_told_why() {
     token["lstrip"] = json!(true);
     insta::assert_snapshot!(
         refusal("/added_tokens", json!([token])),
-        @"an added token that is not special has `lstrip`, `rstrip` or `single_word`"
+        @"an added token that is not special has `lstrip` or `rstrip`"
     );
     let words = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
     insta::assert_snapshot!(refusal("/model", words), @"its model is no BPE");

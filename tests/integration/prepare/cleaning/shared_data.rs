@@ -17,6 +17,7 @@ use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use tokio::time::Instant;
 
 use super::likeness::{edited, jaccard, runs, settings};
+use crate::prepare::text_of;
 
 /// The configuration of the shared texts; nothing where they are not there.
 #[expect(clippy::print_stdout, reason = "a test that skips says so")]
@@ -58,7 +59,7 @@ fn the_shared_sources_repeat_each_other() {
             let batch = documents
                 .by_ref()
                 .take(1000)
-                .map(|document| document.unwrap().text);
+                .map(|document| text_of(document.unwrap()));
             let batch: Vec<String> = batch.collect();
             let examine = || {
                 batch
@@ -110,7 +111,7 @@ fn planted_edits_of_real_abstracts_are_found() {
     let documents = readers::open(institution, source, files, Arc::default());
     let texts: Vec<String> = documents
         .take(250)
-        .map(|document| document.unwrap().text)
+        .map(|document| text_of(document.unwrap()))
         .collect();
 
     let folder = tempfile::tempdir().unwrap();
