@@ -254,7 +254,7 @@ impl Work<'_, '_> {
         let first = self.output.documents;
         let examined = batch.par_iter().map(|document| match &document.content {
             Content::Text(text) => self.cleaner.examine(text),
-            Content::Tokens(ids) => self.cleaner.examine_ids(ids),
+            Content::Tokens(ids) => Ok(Cleaner::examine_ids(ids)),
         });
         let examined = examined.collect::<Result<Vec<_>>>()?;
         let dropped = self.cleaner.decide(&examined)?;

@@ -6,9 +6,6 @@
 
 use blake3::Hasher;
 
-/// Begins the bytes of documents that are token ids: no text holds a NUL.
-const IDS_DOMAIN: &[u8] = b"\0ids";
-
 pub fn of_text(text: &str) -> u128 {
     let mut hasher = Hasher::new();
     let mut rest = text.trim();
@@ -19,16 +16,6 @@ pub fn of_text(text: &str) -> u128 {
         rest = after.strip_prefix('\n').unwrap_or(after);
     }
     hasher.update(rest.as_bytes());
-    start_of(&hasher)
-}
-
-/// For documents of which only token ids are known. Equal to no text's.
-pub fn of_ids(ids: &[u32]) -> u128 {
-    let mut hasher = Hasher::new();
-    hasher.update(IDS_DOMAIN);
-    for id in ids {
-        hasher.update(&id.to_le_bytes());
-    }
     start_of(&hasher)
 }
 
@@ -69,13 +56,5 @@ mod tests {
         ] {
             assert_ne!(of_text(other), text);
         }
-    }
-
-    #[test]
-    fn ids_are_equal_to_the_same_ids_only() {
-        assert_eq!(of_ids(&[1, 2]), of_ids(&[1, 2]));
-        assert_ne!(of_ids(&[1, 2]), of_ids(&[2, 1]));
-        assert_ne!(of_ids(&[]), of_text(""));
-        assert_ne!(of_ids(&[0x6161_6161]), of_text("aaaa"));
     }
 }
