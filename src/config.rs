@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::data::blueprint::BlueprintSpec;
+use crate::data::location::CorpusLocation;
 use crate::evaluate::EvaluationSettings;
 use crate::model::settings::ModelSettings;
 use crate::run::schedule::PhaseSettings;
@@ -32,9 +33,9 @@ pub struct RunConfig {
     /// Where runs are kept: a folder, or an `s3://`, `gs://` or `az://` URL.
     #[garde(dive)]
     pub store: StoreSettings,
-    /// The prepared corpus, a folder that `cohort prepare` wrote.
-    #[garde(skip)]
-    pub corpus: PathBuf,
+    /// The prepared corpus: the folder that `cohort prepare` wrote, or where it was uploaded to.
+    #[garde(dive)]
+    pub corpus: CorpusLocation,
     /// Order of the data, masks, dropout and random weights all come from it.
     #[garde(skip)]
     pub seed: u64,
@@ -265,7 +266,14 @@ impl RunConfig {
                 .map(|path| without_parents(&path))
                 .with_context(|| format!("cannot make {} absolute", path.display()))
         };
-        self.corpus = absolute(&self.corpus)?;
+        match &mut self.corpus {
+            CorpusLocation::Folder(folder) => *folder = absolute(folder)?,
+            CorpusLocation::Store(store) => {
+                if let Some(cache) = &mut store.cache {
+                    *cache = absolute(cache)?;
+                }
+            }
+        }
         if !self.store.url.contains("://") {
             self.store.url = absolute(Path::new(&self.store.url))?.display().to_string();
         }

@@ -21,6 +21,7 @@ use crate::model::config::ModelConfig;
 use crate::model::encoder::Precision as ModelPrecision;
 use crate::model::new_rows::NewRows;
 use crate::model::{tile, weights};
+use crate::store::backend::Credentials;
 use crate::torch::cpu;
 use crate::train::settings::Precision;
 
@@ -74,7 +75,7 @@ fn check_start(start: &Start, model: &ModelConfig, new_tokens: Pieces) -> Result
 
 /// Draws the blueprint of a run's configuration.
 pub fn open_blueprint(config: &RunConfig) -> Result<Blueprint> {
-    let corpus = Arc::new(Corpus::open(&config.corpus)?);
+    let corpus = Arc::new(Corpus::open_at(&config.corpus, &Credentials::Environment)?);
     check_tokenizer(&corpus)?;
     Blueprint::draw(corpus, &config.blueprint_spec())
 }
@@ -93,9 +94,9 @@ pub fn new_tokens(corpus: &Corpus, start: &Start) -> Result<Pieces> {
     else {
         return Ok(BTreeMap::new());
     };
-    let path = corpus.folder().join(NEW_TOKENS_FILE);
-    let about = || format!("{}\n  hint: run cohort prepare again", path.display());
-    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", about()))?;
+    let path = corpus.address_of(NEW_TOKENS_FILE);
+    let about = || format!("{path}\n  hint: run cohort prepare again");
+    let text = corpus.read_file(NEW_TOKENS_FILE)?;
     let found = blake3::hash(&text).to_hex();
     ensure!(
         found.as_str() == expected,
@@ -110,33 +111,32 @@ pub fn new_tokens(corpus: &Corpus, start: &Start) -> Result<Pieces> {
     if !own.is_file() {
         return Ok(record.pieces);
     }
-    let [own, new] = [own, corpus.folder().join(TOKENIZER_FILE)].map(|path| {
-        Tokenizer::from_file(&path)
-            .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))
-    });
-    let (own, new) = (own?, new?);
+    let own = Tokenizer::from_file(&own)
+        .map_err(|error| anyhow!("cannot read {}: {error}", own.display()))?;
+    let new = read_tokenizer(corpus)?;
     let pieces = record.pieces.into_iter();
     Ok(pieces
         .filter(|(id, _)| own.id_to_token(*id) != new.id_to_token(*id))
         .collect())
 }
 
+/// The tokenizer beside the shards.
+pub fn read_tokenizer(corpus: &Corpus) -> Result<Tokenizer> {
+    let name = corpus.address_of(TOKENIZER_FILE);
+    Tokenizer::from_bytes(corpus.read_file(TOKENIZER_FILE)?)
+        .map_err(|error| anyhow!("cannot read {name}: {error}"))
+}
+
 /// The tokenizer beside the shards must be the one that made them.
 pub fn check_tokenizer(corpus: &Corpus) -> Result<()> {
-    let path = corpus.folder().join(TOKENIZER_FILE);
-    let text = std::fs::read(&path).with_context(|| {
-        format!(
-            "cannot read {}\n  hint: run cohort prepare again",
-            path.display()
-        )
-    })?;
+    let text = corpus.read_file(TOKENIZER_FILE)?;
     let found = blake3::hash(&text).to_hex();
     let expected = &corpus.manifest().tokenizer.digest;
     if found.as_str() != expected {
         bail!(
             "{} has digest {found}, but the corpus was prepared with tokenizer {expected}\n  \
              hint: put the right tokenizer.json back, or run cohort prepare again",
-            path.display()
+            corpus.address_of(TOKENIZER_FILE)
         );
     }
     Ok(())

@@ -180,6 +180,15 @@ pub fn wall_clock() -> String {
     humantime::format_rfc3339_micros(now).to_string()
 }
 
+/// The time to set on a file, so that files can be told by when they were used.
+pub fn file_time() -> SystemTime {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where wall time enters"
+    )]
+    SystemTime::now()
+}
+
 /// Measures durations for metrics; decisions use the shells' own clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(std::time::Instant);

@@ -12,7 +12,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::TokenizerInfo;
-use crate::corpus::random::{below, keyed_stream, unit_interval};
+use crate::corpus::random::{below, keyed_stream};
 use crate::ids::RowIndex;
 
 /// The label of a position that is not predicted, as PyTorch's cross entropy has it.
@@ -54,6 +54,11 @@ pub struct Masked {
     pub labels: Vec<i64>,
 }
 
+/// Positions whose random words are drawn at once.
+const BLOCK: usize = 64;
+/// Bytes of the two words that each position owns.
+const POSITION_BYTES: usize = 16;
+
 /// Masks one row. Padding is never chosen.
 pub fn mask_row(
     key: RowKey,
@@ -67,21 +72,80 @@ pub fn mask_row(
         input_ids: input_ids.to_vec(),
         labels: vec![NOT_PREDICTED; input_ids.len()],
     };
-    for (id, label) in masked.input_ids.iter_mut().zip(&mut masked.labels) {
+    let thresholds = Thresholds::new(rule);
+    let mut drawn = [0; BLOCK * POSITION_BYTES];
+    let blocks = masked.input_ids.chunks_mut(BLOCK);
+    for (ids, labels) in blocks.zip(masked.labels.chunks_mut(BLOCK)) {
         // Both words are drawn at every position, so that position i always owns words 2i, 2i + 1.
-        let (choice, replacement) = (unit_interval(stream.next_u64()), stream.next_u64());
-        let special = *id == tokenizer.cls || *id == tokenizer.sep;
-        if choice >= rule.rate || *id == tokenizer.pad || (rule.protect_special && special) {
-            continue;
-        }
-        *label = i64::from(*id);
-        if choice < MASK_SHARE * rule.rate {
-            *id = tokenizer.mask;
-        } else if choice < REPLACED_SHARE * rule.rate {
-            *id = below(replacement, u64::from(tokenizer.random_ids_end)) as u32;
-        }
+        let drawn = &mut drawn[..ids.len() * POSITION_BYTES];
+        stream.fill_bytes(drawn);
+        let replaced = mask_block(ids, labels, drawn, (&thresholds, tokenizer));
+        replace(ids, drawn, replaced, tokenizer.random_ids_end);
     }
     masked
+}
+
+/// The shares of a rule as numbers of 53 bits: `unit_interval(word) < share` is
+/// `word >> 11 < threshold`, exactly, since scaling by a power of two rounds nothing.
+struct Thresholds {
+    chosen: u64,
+    masked: u64,
+    replaced: u64,
+    protect_special: bool,
+}
+
+impl Thresholds {
+    fn new(rule: &MaskRule) -> Self {
+        let threshold = |share: f64| (share * (1_u64 << 53) as f64).ceil() as u64;
+        Self {
+            chosen: threshold(rule.rate),
+            masked: threshold(MASK_SHARE * rule.rate),
+            replaced: threshold(REPLACED_SHARE * rule.rate),
+            protect_special: rule.protect_special,
+        }
+    }
+}
+
+/// Chooses among up to 64 positions, without a branch on what was drawn, and masks. The bits of the
+/// positions that are to be replaced.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "a branch would be predicted wrong at every third position"
+)]
+fn mask_block(
+    ids: &mut [u32],
+    labels: &mut [i64],
+    drawn: &[u8],
+    (thresholds, tokenizer): (&Thresholds, &TokenizerInfo),
+) -> u64 {
+    let mut replaced = 0;
+    let words = drawn.chunks_exact(POSITION_BYTES);
+    for (place, ((id, label), words)) in ids.iter_mut().zip(labels).zip(words).enumerate() {
+        let draw = word(words, 0) >> 11;
+        let special = (*id == tokenizer.cls) | (*id == tokenizer.sep);
+        let kept = (*id == tokenizer.pad) | (thresholds.protect_special & special);
+        let chosen = (draw < thresholds.chosen) & !kept;
+        let masks = chosen & (draw < thresholds.masked);
+        let random = chosen & !masks & (draw < thresholds.replaced);
+        *label = if chosen { i64::from(*id) } else { *label };
+        *id = if masks { tokenizer.mask } else { *id };
+        replaced |= u64::from(random) << place;
+    }
+    replaced
+}
+
+fn replace(ids: &mut [u32], drawn: &[u8], mut replaced: u64, random_ids_end: u32) {
+    while replaced != 0 {
+        let place = replaced.trailing_zeros() as usize;
+        let replacement = word(&drawn[place * POSITION_BYTES..], 1);
+        ids[place] = below(replacement, u64::from(random_ids_end)) as u32;
+        replaced &= replaced - 1;
+    }
+}
+
+fn word(bytes: &[u8], index: usize) -> u64 {
+    let bytes = &bytes[index * 8..index * 8 + 8];
+    u64::from_le_bytes(bytes.try_into().expect("cut to eight bytes"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! `row_tokens`; [`PhasePlan::row`] gives the same row whatever was asked before. The memory kept
 //! between calls only saves time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rayon::prelude::*;
@@ -140,6 +140,20 @@ impl PhasePlan {
     pub fn row(&self, row: RowIndex) -> Row {
         let (block, start) = self.block_of(row.0);
         self.block(block).row(row.0 - start)
+    }
+
+    /// The block that a row stands in.
+    pub fn block_at(&self, row: RowIndex) -> u64 {
+        self.block_of(row.0).0
+    }
+
+    /// The shards that the rows of one block are read from, with their sources.
+    pub fn shards(&self, block: u64) -> BTreeSet<(SourceIndex, u32)> {
+        let chunks = self.pool(block);
+        chunks
+            .iter()
+            .map(|chunk| (chunk.source, chunk.shard))
+            .collect()
     }
 
     /// Tokens in the rows of one block, over what those rows could hold: between 0 and 1.

@@ -67,6 +67,9 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// Reads and masks rows of the plan, in parallel.
     pub fn build(&self, rows: &[RowIndex]) -> Result<Batch> {
+        if let Some(&first) = rows.first() {
+            self.corpus.foresee(&self.plan, first);
+        }
         let read: Result<Vec<(PackedRow, Vec<bool>)>> =
             rows.par_iter().map(|&row| self.read(row)).collect();
         let mut batch = Batch::default();

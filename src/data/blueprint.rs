@@ -59,7 +59,7 @@ impl Blueprint {
             "batch.row_tokens is {}, but the corpus {} has chunks of up to {max_length} tokens\n  \
              hint: raise row_tokens, or prepare the corpus with max_length {}",
             spec.row_tokens,
-            corpus.folder().display(),
+            corpus.address(),
             spec.row_tokens
         );
         let phases = spec

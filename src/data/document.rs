@@ -13,7 +13,7 @@ use crate::corpus::lengths::LengthCounts;
 use crate::corpus::plan::ChunkRef;
 use crate::corpus::{Shard, Split};
 use crate::data::shard::TokenShard;
-use crate::data::{Corpus, PREPARE_AGAIN, SplitName, expect_size, path_of};
+use crate::data::{Corpus, PREPARE_AGAIN, SplitName};
 use crate::ids::SourceIndex;
 
 /// The lengths of a split's documents and chunks, in tokens, `[CLS]` and `[SEP]` of every chunk
@@ -63,10 +63,8 @@ impl Corpus {
     /// Opens a shard for its `first` column. Its ids are not looked at, nor hashed: tables of
     /// terabytes are to be had in seconds, and what is read is checked against the lengths.
     fn marked(&self, described: &Shard, lengths: &Arc<[u16]>) -> Result<TokenShard> {
-        let path = path_of(&self.folder, &described.stored)?;
-        let shard = TokenShard::open(&path)
-            .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))?;
-        expect_size(shard.bytes().len() as u64, &described.stored)?;
+        let mut shard = self.files.open_mapped(&described.stored, true)?;
+        shard.decode()?;
         let same = shard.lengths() == *lengths && shard.counts().documents == described.documents;
         ensure!(same, "the shard is not that of the manifest{PREPARE_AGAIN}");
         Ok(shard)

@@ -60,6 +60,8 @@ pub fn held_out_rows(
             _ => institutions.push((institution.id.clone(), chunks)),
         }
     }
+    let wanted = institutions.iter().flat_map(|(_, chunks)| chunks).copied();
+    corpus.foresee_chunks(SplitName::HeldOut, wanted);
     let mut next_row = 0;
     let mut all = Vec::new();
     for (institution, chunks) in institutions {

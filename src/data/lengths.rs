@@ -9,10 +9,11 @@ use arrow_array::cast::AsArray;
 use arrow_ipc::reader::FileReader;
 
 use crate::corpus::Split;
-use crate::data::{PREPARE_AGAIN, read_checked};
+use crate::data::PREPARE_AGAIN;
+use crate::data::files::Files;
 
 /// Tokens of every chunk, shard by shard; checked against what the manifest says of each shard.
-pub(super) fn read(folder: &std::path::Path, split: &Split) -> Result<Vec<Arc<[u16]>>> {
+pub(super) fn read(files: &Files, split: &Split) -> Result<Vec<Arc<[u16]>>> {
     let Some(stored) = &split.lengths else {
         ensure!(
             split.shards.is_empty(),
@@ -20,8 +21,8 @@ pub(super) fn read(folder: &std::path::Path, split: &Split) -> Result<Vec<Arc<[u
         );
         return Ok(Vec::new());
     };
-    let path = folder.join(&stored.file);
-    decode(read_checked(folder, stored)?, split).with_context(|| format!("file {}", path.display()))
+    decode(files.read_checked(stored)?, split)
+        .with_context(|| format!("file {}", files.name_of(&stored.file)))
 }
 
 fn decode(bytes: Vec<u8>, split: &Split) -> Result<Vec<Arc<[u16]>>> {

@@ -2,32 +2,44 @@
 //!
 //! A plan needs the chunks' lengths alone, which have files of their own. Shards are mapped into
 //! memory when a chunk of theirs is first wanted, checked against size, digest and counts in the
-//! manifest, and kept: a corpus of terabytes opens in seconds. No document text leaves here but as
-//! the ids of a batch: errors name files, sources and numbers only. Invariant: what is handed out
-//! belongs to the file that the manifest describes, or there is an error.
+//! manifest, and kept as long as they are used: a corpus of terabytes opens in seconds. One in
+//! object storage is read through a cache on the local disk, which is filled ahead of the plan.
+//! No document text leaves here but as the ids of a batch: errors name files, sources and numbers
+//! only. Invariant: what is handed out belongs to the file that the manifest describes, or there is
+//! an error.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::corpus::plan::ChunkRef;
-use crate::corpus::{MANIFEST_FILE, Manifest, Shard, Source, Split, StoredFile};
+use crate::corpus::plan::{ChunkRef, PhasePlan};
+use crate::corpus::{Manifest, Shard, Source, Split, StoredFile};
+use crate::data::files::{Files, expect_size};
+use crate::data::location::CorpusLocation;
+use crate::data::open_shards::{OpenShards, ShardAt, Slot};
 use crate::data::shard::TokenShard;
-use crate::ids::SourceIndex;
+use crate::ids::{RowIndex, SourceIndex};
+use crate::store::backend::Credentials;
 
 pub mod batch;
 pub mod blueprint;
 pub mod document;
+mod files;
 pub mod held_out;
 mod lengths;
+pub mod location;
 mod manifest;
+mod open_shards;
 pub mod prefetch;
+mod remote;
 pub mod shard;
 pub mod unigrams;
 
 const PREPARE_AGAIN: &str = "\n  hint: run cohort prepare again";
+/// Blocks of rows whose shards are fetched before they are wanted.
+const BLOCKS_AHEAD: u64 = 4;
 
 /// Which documents of a source are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,9 +60,12 @@ pub struct ChunkOrigin {
 /// A prepared corpus, open for reading from any number of threads.
 #[derive(Debug)]
 pub struct Corpus {
-    folder: PathBuf,
+    files: Files,
     manifest: Manifest,
     sources: Vec<OpenSource>,
+    open: OpenShards,
+    /// The phase and the block whose shards were last asked for ahead.
+    foreseen: Mutex<Option<(u32, u64)>>,
 }
 
 #[derive(Debug)]
@@ -65,22 +80,29 @@ struct OpenSource {
 #[derive(Debug, Default)]
 struct OpenSplit {
     lengths: Mutex<Option<Vec<Arc<[u16]>>>>,
-    shards: Vec<Mutex<Option<Arc<TokenShard>>>>,
+    shards: Vec<Slot>,
 }
 
 impl OpenSplit {
     fn new(split: &Split) -> Self {
         Self {
             lengths: Mutex::default(),
-            shards: split.shards.iter().map(|_| Mutex::default()).collect(),
+            shards: split.shards.iter().map(|_| Slot::default()).collect(),
         }
     }
 }
 
 impl Corpus {
-    /// Reads `<folder>/manifest.json`; opens no shard yet.
+    /// Reads the manifest of a corpus in a folder; opens no shard yet.
     pub fn open(folder: &Path) -> Result<Self> {
-        let manifest = manifest::read(&folder.join(MANIFEST_FILE))?;
+        let location = CorpusLocation::Folder(folder.to_owned());
+        Self::open_at(&location, &Credentials::Environment)
+    }
+
+    /// The same for a corpus anywhere.
+    pub fn open_at(location: &CorpusLocation, credentials: &Credentials) -> Result<Self> {
+        let files = Files::open(location, credentials)?;
+        let manifest = manifest::read(&files)?;
         let mut names = BTreeSet::new();
         let mut sources = Vec::new();
         for (_, institution, source) in manifest.sources() {
@@ -88,7 +110,7 @@ impl Corpus {
             ensure!(
                 names.insert(name.clone()),
                 "corpus {}: source `{name}` is in the manifest twice{PREPARE_AGAIN}",
-                folder.display()
+                files.address()
             );
             sources.push(OpenSource {
                 name,
@@ -97,19 +119,50 @@ impl Corpus {
                 held_out: OpenSplit::new(&source.held_out),
             });
         }
-        Ok(Self {
-            folder: folder.to_owned(),
+        let corpus = Self {
+            open: OpenShards::new(files.cache_bytes().unwrap_or(u64::MAX)),
+            files,
             manifest,
             sources,
-        })
+            foreseen: Mutex::default(),
+        };
+        corpus.files.expect(corpus.lengths_files());
+        Ok(corpus)
+    }
+
+    fn lengths_files(&self) -> Vec<StoredFile> {
+        let sources = self.sources.iter().map(|source| &source.source);
+        let splits = sources.flat_map(|source| [&source.train, &source.held_out]);
+        splits.filter_map(|split| split.lengths.clone()).collect()
     }
 
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// The corpus's folder; nothing for one in object storage.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.files {
+            Files::Folder(folder) => Some(folder),
+            Files::Remote(_) => None,
+        }
+    }
+
+    /// Where the corpus is, for messages.
+    pub fn address(&self) -> String {
+        self.files.address()
+    }
+
+    /// Where one of its files is, for messages.
+    pub fn address_of(&self, file: &str) -> String {
+        self.files.name_of(file)
+    }
+
+    /// A file beside the manifest that the manifest does not describe.
+    pub fn read_file(&self, file: &str) -> Result<Vec<u8>> {
+        self.files
+            .read(file)
+            .with_context(|| format!("cannot read {}{PREPARE_AGAIN}", self.address_of(file)))
     }
 
     /// The name `institution/source` of a source of this corpus.
@@ -125,7 +178,7 @@ impl Corpus {
         if let Some(lengths) = &*known {
             return Ok(lengths.clone());
         }
-        let lengths = lengths::read(&self.folder, described)
+        let lengths = lengths::read(&self.files, described)
             .with_context(|| format!("source `{}`", source.name))?;
         *known = Some(lengths.clone());
         Ok(lengths)
@@ -133,18 +186,73 @@ impl Corpus {
 
     /// Refuses a corpus of which a shard is missing or has another size; reads none.
     pub fn expect_complete(&self) -> Result<()> {
+        let listed = self
+            .files
+            .list()
+            .with_context(|| format!("cannot list the corpus {}", self.address()))?;
         for source in &self.sources {
             let splits = [&source.source.train, &source.source.held_out];
             for shard in splits.iter().flat_map(|split| &split.shards) {
-                let about = || self.about(source, &shard.stored);
-                let path = path_of(&self.folder, &shard.stored).with_context(about)?;
-                let metadata = std::fs::metadata(path)
-                    .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))
-                    .with_context(about)?;
-                expect_size(metadata.len(), &shard.stored).with_context(about)?;
+                self.files
+                    .size(&listed, &shard.stored)
+                    .and_then(|found| expect_size(found, &shard.stored))
+                    .with_context(|| self.about(source, &shard.stored))?;
             }
         }
         Ok(())
+    }
+
+    /// Says that rows from `row` on are about to be read, so that a corpus in object storage
+    /// fetches the shards of that row's block and of the next ones in the background.
+    pub fn foresee(&self, plan: &PhasePlan, row: RowIndex) {
+        let Some(cache_bytes) = self.files.cache_bytes() else {
+            return;
+        };
+        let block = plan.block_at(row);
+        let now = Some((plan.phase(), block));
+        {
+            let mut foreseen = self
+                .foreseen
+                .lock()
+                .expect("nothing panics while it holds it");
+            if *foreseen == now {
+                return;
+            }
+            *foreseen = now;
+        }
+        let mut seen = BTreeSet::new();
+        let mut wishes: Vec<StoredFile> = Vec::new();
+        let mut bytes = 0;
+        for ahead in block..=block + BLOCKS_AHEAD {
+            for (source, shard) in plan.shards(ahead) {
+                let stored = self.stored(source, SplitName::Train, shard);
+                let Some(stored) = stored.filter(|_| seen.insert((source, shard))) else {
+                    continue;
+                };
+                bytes += stored.bytes;
+                // What comes later must not push out of the cache what is read now.
+                if ahead > block && bytes > cache_bytes / 2 {
+                    break;
+                }
+                wishes.push(stored.clone());
+            }
+        }
+        self.files.expect(wishes);
+    }
+
+    /// The same for some chunks of any split.
+    pub fn foresee_chunks(&self, split: SplitName, chunks: impl Iterator<Item = ChunkRef>) {
+        let shards: BTreeSet<(SourceIndex, u32)> =
+            chunks.map(|chunk| (chunk.source, chunk.shard)).collect();
+        let stored = shards
+            .into_iter()
+            .filter_map(|(source, shard)| self.stored(source, split, shard).cloned());
+        self.files.expect(stored.collect());
+    }
+
+    fn stored(&self, source: SourceIndex, split: SplitName, shard: u32) -> Option<&StoredFile> {
+        let (described, _) = self.sources.get(source.0 as usize)?.split(split);
+        Some(&described.shards.get(shard as usize)?.stored)
     }
 
     /// Appends the ids of a chunk to `into`, all below the vocabulary's size.
@@ -206,31 +314,41 @@ impl Corpus {
         else {
             bail!("source `{}` has no shard {shard}", source.name);
         };
-        // Held while the shard is opened, so that it is checked once. Opening uses no thread pool,
-        // so nothing it waits for can wait for this lock.
-        let mut slot = slot.lock().expect("opening a shard does not panic");
-        if let Some(opened) = &*slot {
+        self.open.touch(slot);
+        // Held while the shard is opened, so that it is checked once. What opening waits for, a
+        // download, runs on a thread that never waits for this lock.
+        let mut state = slot.state.lock().expect("opening a shard does not panic");
+        if let Some(opened) = &state.shard {
             return Ok(Arc::clone(opened));
         }
         let opened = self
-            .open_shard(described)
+            .open_shard(described, state.checked)
             .with_context(|| self.about(source, &described.stored))?;
-        Ok(Arc::clone(slot.insert(Arc::new(opened))))
+        let opened = Arc::new(opened);
+        state.checked = true;
+        state.shard = Some(Arc::clone(&opened));
+        drop(state);
+        let at = (index, split, shard);
+        self.open
+            .opened(at, described.stored.bytes, |at| self.slot(at));
+        Ok(opened)
     }
 
-    fn open_shard(&self, described: &Shard) -> Result<TokenShard> {
-        let path = path_of(&self.folder, &described.stored)?;
-        let mut shard = TokenShard::map(&path)
-            .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))?;
-        expect_content(shard.bytes(), &described.stored)?;
+    fn slot(&self, (source, split, shard): ShardAt) -> &Slot {
+        let (_, open) = self.sources[source.0 as usize].split(split);
+        &open.shards[shard as usize]
+    }
+
+    fn open_shard(&self, described: &Shard, checked: bool) -> Result<TokenShard> {
+        let mut shard = self.files.open_mapped(&described.stored, checked)?;
         shard.decode()?;
         check_counts(&shard, described)?;
         Ok(shard)
     }
 
     fn about(&self, source: &OpenSource, stored: &StoredFile) -> String {
-        let file = self.folder.join(&stored.file);
-        format!("source `{}`, file {}", source.name, file.display())
+        let file = self.files.name_of(&stored.file);
+        format!("source `{}`, file {file}", source.name)
     }
 }
 
@@ -241,46 +359,6 @@ impl OpenSource {
             SplitName::HeldOut => (&self.source.held_out, &self.held_out),
         }
     }
-}
-
-/// The bytes of one of the corpus's smaller files.
-fn read_checked(folder: &Path, stored: &StoredFile) -> Result<Vec<u8>> {
-    let path = path_of(folder, stored)?;
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("cannot read {}{PREPARE_AGAIN}", path.display()))?;
-    expect_content(&bytes, stored).with_context(|| format!("file {}", path.display()))?;
-    Ok(bytes)
-}
-
-fn path_of(folder: &Path, stored: &StoredFile) -> Result<PathBuf> {
-    let relative = Path::new(&stored.file);
-    ensure!(
-        relative
-            .components()
-            .all(|part| matches!(part, Component::Normal(_))),
-        "the manifest's path leaves the corpus folder{PREPARE_AGAIN}"
-    );
-    Ok(folder.join(relative))
-}
-
-fn expect_size(found: u64, stored: &StoredFile) -> Result<()> {
-    ensure!(
-        found == stored.bytes,
-        "the file has {found} bytes, the manifest says {}{PREPARE_AGAIN}",
-        stored.bytes
-    );
-    Ok(())
-}
-
-fn expect_content(bytes: &[u8], stored: &StoredFile) -> Result<()> {
-    expect_size(bytes.len() as u64, stored)?;
-    let found = blake3::hash(bytes).to_hex();
-    ensure!(
-        found.as_str() == stored.digest,
-        "the file's digest is {found}, the manifest says {}{PREPARE_AGAIN}",
-        stored.digest
-    );
-    Ok(())
 }
 
 fn check_counts(shard: &TokenShard, described: &Shard) -> Result<()> {

@@ -58,14 +58,14 @@ pub struct ShardCounts {
 }
 
 impl TokenShard {
-    /// Maps a file; looks at nothing in it.
-    pub fn map(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
+    /// Maps a file; looks at nothing in it. It stays readable when the file is removed.
+    pub fn map(file: &File) -> Result<Self> {
         #[expect(unsafe_code, reason = "memory-mapping is what the shard format is for")]
         // SAFETY: memmap2 requires that nobody changes or truncates the file while it is mapped.
         // `cohort prepare` writes shards under another name and renames them when complete, and
-        // never writes to a shard again; the corpus folder is documented as read-only for runs.
-        let mapped = unsafe { memmap2::Mmap::map(&file)? };
+        // never writes to a shard again; the corpus folder is documented as read-only for runs. The
+        // cache of a corpus in object storage does the same with what it downloads.
+        let mapped = unsafe { memmap2::Mmap::map(file)? };
         Ok(Self {
             file: Bytes::from_owner(mapped),
             batches: Vec::new(),
@@ -75,7 +75,7 @@ impl TokenShard {
 
     /// Maps a file and finds its record batches.
     pub fn open(path: &Path) -> Result<Self> {
-        let mut shard = Self::map(path)?;
+        let mut shard = Self::map(&File::open(path)?)?;
         shard.decode()?;
         Ok(shard)
     }

@@ -19,6 +19,7 @@ use crate::ids::{RowIndex, SourceIndex};
 
 mod damage;
 mod prefetch;
+mod remote;
 mod shards;
 
 use shards::{CLS, SEP, chunks, ids_of, write_corpus};

@@ -8,7 +8,7 @@ use arrow_array::cast::AsArray;
 use arrow_ipc::reader::FileReader;
 
 use crate::corpus::StoredFile;
-use crate::data::{Corpus, PREPARE_AGAIN, read_checked};
+use crate::data::{Corpus, PREPARE_AGAIN};
 
 /// The unigram distribution over a corpus's training split, with one added to each count so that no
 /// token is impossible.
@@ -63,7 +63,7 @@ impl Unigrams {
 }
 
 fn read_counts(corpus: &Corpus, stored: &StoredFile) -> Result<Vec<u64>> {
-    let bytes = read_checked(corpus.folder(), stored)?;
+    let bytes = corpus.files.read_checked(stored)?;
     let mut counts = Vec::new();
     for batch in FileReader::try_new(Cursor::new(bytes), None)? {
         let batch = batch?;

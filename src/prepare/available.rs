@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::prepare::config::CorpusConfig;
-use crate::prepare::inputs::NothingThere;
+use crate::prepare::inputs::{NothingThere, Places};
 use crate::prepare::readers;
 
 pub const PATHS_HINT: &str = "\n  hint: relative paths start at the folder of the configuration";
@@ -30,12 +30,13 @@ pub struct Absent {
 /// # Errors
 /// A source whose files are not as they must be, and a corpus of which nothing is there.
 pub fn take_out_absent(config: &mut CorpusConfig, folder: &Path) -> Result<Vec<Absent>> {
+    let places = Places::new(folder, &config.store);
     let mut all_absent = Vec::new();
     for institution in &mut config.institutions {
         let mut there = Vec::new();
         for source in std::mem::take(&mut institution.sources) {
             let name = format!("{}/{}", institution.id, source.id);
-            let found = readers::find_files(&source.read, folder);
+            let found = readers::find_files(&source.read, &places);
             let nothing = found.as_ref().err();
             let nothing = nothing.and_then(|error| error.downcast_ref::<NothingThere>());
             let Some(nothing) = nothing.map(NothingThere::what) else {

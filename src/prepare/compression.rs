@@ -3,16 +3,20 @@
 //! Plain, gzip, zstd and xz, each of one or several streams after each other. The memory of a
 //! decoder is bounded whatever its data say.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, Stream};
 
 use crate::prepare::fault::{Fault, file_error};
+use crate::prepare::inputs::InputFile;
+use crate::prepare::objects::ObjectInput;
+use crate::store::error::StoreError;
 
 const READ_BYTES: usize = 128 << 10;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
@@ -28,6 +32,23 @@ pub struct ReadCounts {
     pub bytes: AtomicU64,
     /// Files that were taken for Windows-1252 because they are no UTF-8.
     pub windows_1252_files: AtomicU64,
+    /// How to open those of the source's files that are objects.
+    objects: OnceLock<BTreeMap<PathBuf, Arc<ObjectInput>>>,
+}
+
+impl ReadCounts {
+    /// Says which of the files that will be opened are objects.
+    pub fn know(&self, files: &[InputFile]) {
+        self.objects.get_or_init(|| {
+            let object = |file: &InputFile| Some((file.path.clone(), file.object.clone()?));
+            files.iter().filter_map(object).collect()
+        });
+    }
+
+    /// The object at an address.
+    pub fn object(&self, path: &Path) -> Option<&Arc<ObjectInput>> {
+        self.objects.get()?.get(path)
+    }
 }
 
 /// Bytes as they were before compression, if any.
@@ -45,7 +66,12 @@ pub fn open_stored(path: &Path, counts: &Arc<ReadCounts>) -> Result<Bytes> {
 }
 
 fn open_buffered(path: &Path, counts: &Arc<ReadCounts>) -> Result<BufReader<Counted>> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let file: Bytes = match counts.object(path) {
+        Some(object) => Box::new(object.open(0)),
+        None => {
+            Box::new(File::open(path).with_context(|| format!("cannot open {}", path.display()))?)
+        }
+    };
     let counted = Counted {
         file,
         counts: Arc::clone(counts),
@@ -86,14 +112,20 @@ impl Read for Decompressor {
             io::ErrorKind::Interrupted => error,
             io::ErrorKind::UnexpectedEof => Fault::EndsEarly { format }.into(),
             _ if error.raw_os_error().is_some() => error,
+            _ if is_of_store(&error) => error,
             _ => Fault::Damaged { format }.into(),
         })
     }
 }
 
+fn is_of_store(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| inner.downcast_ref::<StoreError>().is_some())
+}
+
 /// Counts what is read, for progress.
 struct Counted {
-    file: File,
+    file: Bytes,
     counts: Arc<ReadCounts>,
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::prepare::cleaning::config::{CleaningConfig, none_or_settings};
 use crate::prepare::config::readers::ReadConfig;
+use crate::store::settings::ReadSettings;
 
 pub mod readers;
 
@@ -58,6 +59,12 @@ pub struct CorpusConfig {
     #[serde(default = "default_shard_bytes")]
     #[garde(range(min = 1024, max = 1_073_741_824))]
     pub shard_bytes: u64,
+    /// How sources are reached whose paths are addresses, as `s3://bucket/folder/*.csv.gz`.
+    /// Credentials come from the environment.
+    // Not written: how an object was reached does not change what it is.
+    #[serde(default, skip_serializing)]
+    #[garde(dive)]
+    pub store: ReadSettings,
     /// Whose text it is.
     #[garde(length(min = 1), custom(unique_institutions), dive)]
     pub institutions: Vec<InstitutionConfig>,

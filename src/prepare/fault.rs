@@ -8,6 +8,8 @@ use std::path::Path;
 use anyhow::{Error, anyhow};
 use thiserror::Error as ThisError;
 
+use crate::store::error::StoreError;
+
 /// The longest document, in bytes of UTF-8: far beyond any record of a patient or any book, and
 /// little enough that a file without line ends does not take the machine's memory.
 pub const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
@@ -88,6 +90,10 @@ impl From<Fault> for io::Error {
 /// Names the file in an error of its reader.
 pub fn file_error(path: &Path, error: &io::Error) -> Error {
     let inner = error.get_ref();
+    // It names its object itself.
+    if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<StoreError>()) {
+        return anyhow!("{error}");
+    }
     match inner.and_then(|inner| inner.downcast_ref::<Fault>()) {
         Some(fault) => fault.of(path),
         None => anyhow!("cannot read {}: {error}", path.display()),

@@ -72,7 +72,7 @@ impl Fingerprint {
             let path = file.path.strip_prefix(folder).unwrap_or(&file.path);
             InputFile {
                 path: path.to_owned(),
-                ..*file
+                ..file.clone()
             }
         };
         let mut inputs = Inputs {

@@ -8,37 +8,99 @@
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::prepare::objects::{ObjectInput, Objects, is_object};
+use crate::store::backend::Credentials;
+use crate::store::settings::ReadSettings;
+
 /// Nothing lies where a path or a pattern points.
 #[derive(Debug, Error)]
-#[error("{0}\n  hint: relative paths start at the folder of the configuration")]
-pub struct NothingThere(String);
+#[error("{what}\n  hint: {hint}")]
+pub struct NothingThere {
+    what: String,
+    hint: &'static str,
+}
 
 impl NothingThere {
+    /// Of a path or an address, named in words.
+    pub fn new(what: String, hint: &'static str) -> Self {
+        Self { what, hint }
+    }
+
     /// Which path leads nowhere.
     pub fn what(&self) -> &str {
-        &self.0
+        &self.what
     }
 }
+
+const FOLDER_HINT: &str = "relative paths start at the folder of the configuration";
 
 /// A file to read, as it was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct InputFile {
+    /// An object's address is its path.
     pub path: PathBuf,
     pub bytes: u64,
     /// Last change, in nanoseconds since 1970; part of the corpus's fingerprint.
     pub modified_ns: u64,
+    /// The same of an object: its version in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// How to read it, where it is an object.
+    #[serde(skip)]
+    pub object: Option<Arc<ObjectInput>>,
+}
+
+/// Where the paths of a configuration lead.
+#[derive(Debug)]
+pub struct Places<'a> {
+    /// Where relative paths start.
+    pub folder: &'a Path,
+    /// Where addresses lead.
+    pub objects: Objects,
+}
+
+impl<'a> Places<'a> {
+    pub fn new(folder: &'a Path, store: &ReadSettings) -> Self {
+        Self {
+            folder,
+            objects: Objects::new(store, Credentials::Environment),
+        }
+    }
+
+    /// A path or a pattern of the configuration as it is to be opened.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        if is_object(path) {
+            path.to_owned()
+        } else {
+            self.folder.join(path)
+        }
+    }
+
+    /// The files or objects that a resolved path or pattern names.
+    pub fn expand(&self, path: &Path) -> Result<Vec<InputFile>> {
+        if is_object(path) {
+            self.objects.expand(path)
+        } else {
+            expand(path)
+        }
+    }
 }
 
 impl InputFile {
     /// # Errors
     /// The file has gone, or has another size or time than when it was found.
     pub fn expect_unchanged(&self) -> Result<()> {
+        if self.object.is_some() {
+            // Each of its parts came with the version that was found.
+            return Ok(());
+        }
         let path = self.path.display();
         let what = match literal(&self.path) {
             Err(_) => format!("{path} is gone since the preparation began"),
@@ -69,10 +131,10 @@ pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
     found.sort();
     found.dedup();
     if found.is_empty() {
-        bail!(NothingThere(format!(
-            "no file matches {}",
-            pattern.display()
-        )));
+        bail!(NothingThere::new(
+            format!("no file matches {}", pattern.display()),
+            FOLDER_HINT
+        ));
     }
     found.iter().map(|path| literal(path)).collect()
 }
@@ -80,7 +142,10 @@ pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
 /// The file at exactly this path.
 pub fn literal(path: &Path) -> Result<InputFile> {
     let Ok(metadata) = fs::metadata(path) else {
-        bail!(NothingThere(format!("no file at {}", path.display())));
+        bail!(NothingThere::new(
+            format!("no file at {}", path.display()),
+            FOLDER_HINT
+        ));
     };
     if metadata.is_dir() {
         bail!(
@@ -98,10 +163,13 @@ pub fn literal(path: &Path) -> Result<InputFile> {
         path: path.to_owned(),
         bytes: metadata.len(),
         modified_ns,
+        version: None,
+        object: None,
     })
 }
 
-fn is_pattern(path: &Path) -> bool {
+/// Whether a path is a pattern.
+pub fn is_pattern(path: &Path) -> bool {
     path.as_os_str()
         .as_encoded_bytes()
         .iter()

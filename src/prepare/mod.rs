@@ -1,11 +1,11 @@
 //! From institutions' sources to a corpus of token shards with a manifest.
 //!
-//! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] which files that means,
-//! [`available`] which sources are there; [`compression`], [`encoding`] and [`text`] files into
-//! text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`] invented ones;
-//! [`cleaning`] which of them are dropped; [`tokenizer`] documents into chunks, by [`bpe`] as a
-//! rule, [`train_tokenizer`] where none is given, [`grow_tokenizer`] where one is given terms;
-//! [`held_out`] which ones training never sees; [`source`] one source from end to end and
+//! In reading order: [`config`] and [`fields`] what to prepare; [`inputs`] and [`objects`] which
+//! files that means, [`available`] which sources are there; [`compression`], [`encoding`] and
+//! [`text`] files into text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`]
+//! invented ones; [`cleaning`] which of them are dropped; [`tokenizer`] documents into chunks, by
+//! [`bpe`] as a rule, [`train_tokenizer`] where none is given, [`grow_tokenizer`] where one is given
+//! terms; [`held_out`] which ones training never sees; [`source`] one source from end to end and
 //! [`output`] what it comes to; [`shards`] and [`files`] how that is stored; [`save_point`] how far
 //! a source is, [`staging`] where a corpus is made; [`fingerprint`] whether there is anything to
 //! do; [`progress`] what the user sees.
@@ -19,10 +19,11 @@
 //! one at work, each of 16 MiB and its last document (64 MiB at most); the ids of the batch at
 //! work, 4 bytes each, for a moment twice; the shards being filled of both series, as they will be
 //! stored (`shard_bytes`, and 12 bytes a chunk), and a copy of one while it is written; 3 MiB a
-//! thread for the encoder; a decoder's window (128 MiB for zstd, 320 MiB for xz, at most). At the
-//! default of 64 MiB a shard that is under 2 GiB even for the longest documents, and a few hundred
-//! MiB for notes and articles; 1 GiB a shard takes 3 GiB for the shards alone. Where a tokenizer is
-//! trained, its sample is in memory before (`sample_bytes`). [`cleaning`] adds its own.
+//! thread for the encoder; a decoder's window (128 MiB for zstd, 320 MiB for xz, at most); 32
+//! MiB of parts of an object. At the default of 64 MiB a shard that is under 2 GiB even for the
+//! longest documents, and a few hundred MiB for notes and articles; 1 GiB a shard takes 3 GiB for
+//! the shards alone. Where a tokenizer is trained, its sample is in memory before (`sample_bytes`).
+//! [`cleaning`] adds its own.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -36,6 +37,7 @@ use crate::prepare::cleaning::marks::Marks;
 use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
+use crate::prepare::inputs::Places;
 use crate::prepare::progress::{Done, Progress, Stage, Unit};
 use crate::prepare::readers::Content;
 use crate::prepare::save_point::SavePoint;
@@ -56,6 +58,7 @@ pub mod fingerprint;
 pub mod grow_tokenizer;
 pub mod held_out;
 pub mod inputs;
+pub mod objects;
 pub mod output;
 pub mod progress;
 pub mod readers;
@@ -250,6 +253,7 @@ impl Preparation<'_> {
 
 /// Every source with its files, in the configuration's order; paths start at `folder`.
 pub fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<SourceJob<'a>>> {
+    let places = Places::new(folder, &config.store);
     let mut jobs = Vec::new();
     for institution in &config.institutions {
         for source in &institution.sources {
@@ -258,7 +262,7 @@ pub fn find_inputs<'a>(config: &'a CorpusConfig, folder: &Path) -> Result<Vec<So
                 source,
                 files: Vec::new(),
             };
-            job.files = readers::find_files(&source.read, folder).with_context(|| job.name())?;
+            job.files = readers::find_files(&source.read, &places).with_context(|| job.name())?;
             jobs.push(job);
         }
     }

@@ -47,6 +47,24 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Who repeats a request that failed, and how long one may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Requests {
+    /// Of one request, its body included; none where the caller watches the body itself.
+    pub(super) timeout: Option<Duration>,
+    /// How often the library repeats a request; 0 where the caller does.
+    pub(super) retries_max: usize,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            timeout: Some(REQUEST_TIMEOUT),
+            retries_max: RETRIES_MAX,
+        }
+    }
+}
+
 /// What to do where the folder of a local store is missing. Buckets are never created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingFolder {
@@ -65,6 +83,7 @@ pub(super) fn connect(
     settings: &StoreSettings,
     credentials: &Credentials,
     missing: MissingFolder,
+    requests: Requests,
 ) -> Result<Backend, StoreError> {
     if !settings.url.contains("://") {
         return local_folder(FilePath::new(&settings.url), missing);
@@ -80,9 +99,9 @@ pub(super) fn connect(
         return local_folder(&folder, missing);
     }
     let objects = match scheme {
-        ObjectStoreScheme::AmazonS3 => s3(settings, credentials),
-        ObjectStoreScheme::GoogleCloudStorage => google(settings),
-        _ => azure(settings),
+        ObjectStoreScheme::AmazonS3 => s3(settings, credentials, requests),
+        ObjectStoreScheme::GoogleCloudStorage => google(settings, requests),
+        _ => azure(settings, requests),
     };
     let objects = objects.map_err(|error| StoreError::sort("open", url.as_str(), &error))?;
     Ok(Backend {
@@ -95,11 +114,12 @@ pub(super) fn connect(
 fn s3(
     settings: &StoreSettings,
     credentials: &Credentials,
+    requests: Requests,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = AmazonS3Builder::from_env()
         .with_url(&settings.url)
-        .with_client_options(client_options(settings))
-        .with_retry(retry(settings));
+        .with_client_options(client_options(settings, requests))
+        .with_retry(retry(settings, requests));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -118,43 +138,52 @@ fn s3(
     Ok(Arc::new(builder.build()?))
 }
 
-fn google(settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn google(
+    settings: &StoreSettings,
+    requests: Requests,
+) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_url(&settings.url)
-        .with_client_options(client_options(settings))
-        .with_retry(retry(settings));
+        .with_client_options(client_options(settings, requests))
+        .with_retry(retry(settings, requests));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_base_url(endpoint);
     }
     Ok(Arc::new(builder.build()?))
 }
 
-fn azure(settings: &StoreSettings) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn azure(
+    settings: &StoreSettings,
+    requests: Requests,
+) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_url(&settings.url)
-        .with_client_options(client_options(settings))
-        .with_retry(retry(settings));
+        .with_client_options(client_options(settings, requests))
+        .with_retry(retry(settings, requests));
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }
     Ok(Arc::new(builder.build()?))
 }
 
-fn client_options(settings: &StoreSettings) -> ClientOptions {
-    ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
+fn client_options(settings: &StoreSettings, requests: Requests) -> ClientOptions {
+    let options = ClientOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_allow_http(settings.allow_http)
+        .with_allow_http(settings.allow_http);
+    match requests.timeout {
+        Some(timeout) => options.with_timeout(timeout),
+        None => options.with_timeout_disabled(),
+    }
 }
 
-fn retry(settings: &StoreSettings) -> RetryConfig {
+fn retry(settings: &StoreSettings, requests: Requests) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
             init_backoff: BACKOFF_FIRST,
             max_backoff: BACKOFF_MAX,
             base: 2.0,
         },
-        max_retries: RETRIES_MAX,
+        max_retries: requests.retries_max,
         retry_timeout: settings.retry_timeout,
     }
 }

@@ -45,6 +45,12 @@ pub enum StoreError {
         url: String,
         cause: String,
     },
+    /// Begin again: what was read of the object belongs to another one than what is there now.
+    #[error(
+        "{url} has changed since it was first looked at\n  \
+         hint: run again when nothing writes to it any more"
+    )]
+    Changed { url: String },
     /// Fix the configuration or the name.
     #[error("{problem}\n  hint: {hint}")]
     Invalid { problem: String, hint: String },

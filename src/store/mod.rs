@@ -5,6 +5,7 @@
 //! between calls, or writes an object that can be seen half-written.
 //!
 //! - [`settings`], [`backend`], [`probe`]: from an address to a store that is known to work
+//! - [`reader`], [`background`]: reading on through the faults of a store, also without async
 //! - [`layout`]: every key
 //! - [`epoch`]: which coordinator may commit
 //! - [`manifest`], [`checkpoint`], [`verify`]: checkpoints and their proof
@@ -20,18 +21,20 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
-use crate::store::backend::{Backend, Credentials, MissingFolder};
+use crate::store::backend::{Backend, Credentials, MissingFolder, Requests};
 use crate::store::error::StoreError;
 use crate::store::settings::StoreSettings;
 
 pub mod address;
 pub mod backend;
+pub mod background;
 pub mod checkpoint;
 pub mod epoch;
 pub mod error;
 pub mod layout;
 pub mod manifest;
 pub mod probe;
+pub mod reader;
 pub mod retention;
 pub mod settings;
 pub mod verify;
@@ -82,11 +85,20 @@ impl Store {
         credentials: &Credentials,
         missing: MissingFolder,
     ) -> Result<Self, StoreError> {
+        Self::connect(settings, credentials, missing, Requests::default())
+    }
+
+    fn connect(
+        settings: &StoreSettings,
+        credentials: &Credentials,
+        missing: MissingFolder,
+        requests: Requests,
+    ) -> Result<Self, StoreError> {
         let Backend {
             objects,
             root,
             address,
-        } = backend::connect(settings, credentials, missing)?;
+        } = backend::connect(settings, credentials, missing, requests)?;
         Ok(Self {
             objects,
             root,

@@ -44,6 +44,58 @@ pub struct StoreSettings {
     pub retry_timeout: Duration,
 }
 
+/// How a store that is only read from is reached, beside its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReadSettings {
+    /// The server's address where it is not the cloud's own, as `http://127.0.0.1:9000`.
+    #[garde(inner(custom(http_address)))]
+    pub endpoint: Option<String>,
+    /// The region of an S3 bucket; without it, that of the environment, else `us-east-1`.
+    #[garde(inner(length(min = 1)))]
+    pub region: Option<String>,
+    /// Allows an endpoint without TLS: for a server on the same machine.
+    #[garde(skip)]
+    pub allow_http: bool,
+    /// How long reading goes on without a byte before the error is reported.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(retry_timeout_limit))]
+    pub retry_timeout: Duration,
+    /// How long one request may bring no byte before it is given up and repeated.
+    #[serde(with = "humantime_serde")]
+    #[garde(custom(stall_timeout_limit))]
+    pub stall_timeout: Duration,
+}
+
+impl Default for ReadSettings {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: None,
+            allow_http: false,
+            retry_timeout: default_retry_timeout(),
+            stall_timeout: default_stall_timeout(),
+        }
+    }
+}
+
+impl ReadSettings {
+    /// The same for the store at an address.
+    pub(super) fn at(&self, url: &str) -> StoreSettings {
+        StoreSettings {
+            url: url.to_owned(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            allow_http: self.allow_http,
+            retry_timeout: self.retry_timeout,
+        }
+    }
+}
+
+const fn default_stall_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
 const fn default_retry_timeout() -> Duration {
     Duration::from_mins(3)
 }
@@ -99,11 +151,31 @@ fn known_address(address: &str, _context: &()) -> garde::Result {
         .map_err(|error| garde::Error::new(error.to_string()))
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that garde calls"
-)]
-fn http_address(address: &str, _context: &()) -> garde::Result {
+/// Whether a text that may be a path is an address.
+pub fn is_address(text: &str) -> bool {
+    text.contains("://")
+}
+
+/// For validation: an address of one of the known schemes, not a path.
+pub fn only_address(address: &str, context: &()) -> garde::Result {
+    if is_address(address) {
+        return known_address(address, context);
+    }
+    Err(garde::Error::new(
+        "not an address that begins with s3://, gs://, az:// or file://",
+    ))
+}
+
+/// For validation: how long one request may stall.
+pub fn stall_timeout_limit(timeout: &Duration, _context: &()) -> garde::Result {
+    if timeout.is_zero() || *timeout > RETRY_TIMEOUT_MAX {
+        return Err(garde::Error::new("not between 0 and 5m"));
+    }
+    Ok(())
+}
+
+/// For validation: a server's address.
+pub fn http_address(address: &str, _context: &()) -> garde::Result {
     match Url::parse(address) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(()),
         _ => Err(garde::Error::new(
@@ -112,11 +184,8 @@ fn http_address(address: &str, _context: &()) -> garde::Result {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that garde calls"
-)]
-fn retry_timeout_limit(timeout: &Duration, _context: &()) -> garde::Result {
+/// For validation: how long requests are repeated.
+pub fn retry_timeout_limit(timeout: &Duration, _context: &()) -> garde::Result {
     if *timeout > RETRY_TIMEOUT_MAX {
         return Err(garde::Error::new(
             "longer than 5m, the life of a request's signature",

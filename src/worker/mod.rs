@@ -15,6 +15,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 use tracing::{debug, info};
 
+use crate::collective::CollectiveError;
 use crate::config::RunConfig;
 use crate::coordinator::claim::host_name;
 use crate::diagnosis;
@@ -36,6 +37,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const REPORT_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long the coordinator may take to say good-bye.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a rank that lost a peer lets that peer's own report go first.
+const PEERS_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Joins the coordinator at `url` and works until the run is over.
 pub async fn work(url: &str) -> Result<()> {
@@ -67,7 +70,10 @@ pub async fn work(url: &str) -> Result<()> {
         reports,
         compute: None,
     };
-    let outcome = rank.follow(&mut orders).await;
+    let outcome = match rank.follow(&mut orders).await {
+        Err(error) if lost_a_peer(&error) => Err(cause_of_loss(error, &mut orders).await),
+        outcome => outcome,
+    };
     if let Err(error) = &outcome
         && !error.is::<Dismissed>()
     {
@@ -231,16 +237,36 @@ async fn send_reports(
     Ok(())
 }
 
+fn lost_a_peer(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let cause = cause.downcast_ref();
+        matches!(cause, Some(CollectiveError::PeerLost { .. }))
+    })
+}
+
+/// The peer that ended knows why, and tells the coordinator at this moment: what it says comes
+/// before what its end did to this rank.
+async fn cause_of_loss(error: anyhow::Error, orders: &mut Streaming<WireOrder>) -> anyhow::Error {
+    match shutdown_within(PEERS_WORDS_TIMEOUT, orders).await {
+        Some(reason) => Dismissed(reason).into(),
+        None => error,
+    }
+}
+
 /// Waits for the coordinator's good-bye, so that it never takes this rank's end for a death.
 async fn farewell(orders: &mut Streaming<WireOrder>) {
-    let said = timeout(FAREWELL_TIMEOUT, async {
+    let reason = shutdown_within(FAREWELL_TIMEOUT, orders).await;
+    info!(reason = reason.unwrap_or_default(), "good-bye");
+}
+
+async fn shutdown_within(limit: Duration, orders: &mut Streaming<WireOrder>) -> Option<String> {
+    let said = timeout(limit, async {
         while let Ok(order) = next_order(orders).await {
             if let Order::Shutdown { reason } = order {
                 return Some(reason);
             }
         }
         None
-    })
-    .await;
-    info!(reason = said.ok().flatten().unwrap_or_default(), "good-bye");
+    });
+    said.await.ok().flatten()
 }

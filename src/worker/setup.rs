@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -19,6 +18,7 @@ use crate::collective::solo::Solo;
 use crate::config::RunConfig;
 use crate::corpus::TOKENIZER_FILE;
 use crate::corpus::random::keyed_number;
+use crate::data::Corpus;
 use crate::data::blueprint::Blueprint;
 use crate::data::held_out::HeldOutSpec;
 use crate::data::prefetch::Prefetcher;
@@ -285,20 +285,15 @@ impl Launch {
         Ok(Some(Snapshots {
             run: self.config.name.clone(),
             tokenizer: blueprint.corpus.manifest().tokenizer.digest.clone(),
-            constant_files: tokenizer_files(blueprint.corpus.folder())?,
+            constant_files: tokenizer_files(&blueprint.corpus)?,
             uploads: self.uploads.clone(),
         }))
     }
 }
 
-fn tokenizer_files(corpus: &Path) -> Result<Vec<(String, Bytes)>> {
+fn tokenizer_files(corpus: &Corpus) -> Result<Vec<(String, Bytes)>> {
     [TOKENIZER_FILE, "tokenizer_config.json"]
         .into_iter()
-        .map(|name| {
-            let path = corpus.join(name);
-            let content =
-                std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Ok((name.to_owned(), Bytes::from(content)))
-        })
+        .map(|name| Ok((name.to_owned(), Bytes::from(corpus.read_file(name)?))))
         .collect()
 }

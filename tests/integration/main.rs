@@ -7,6 +7,7 @@ mod collective;
 mod composer;
 mod corpus_plan;
 mod corpus_show;
+mod loader;
 mod model_parity;
 mod optimizer;
 mod plan;

@@ -30,6 +30,7 @@ mod documents;
 mod errors;
 mod folders;
 mod interrupted;
+mod objects;
 mod pyarrow;
 mod readers;
 mod shared_data;

@@ -8,10 +8,10 @@ use tracing::info;
 
 use crate::cli::table::{counted, grouped};
 use crate::corpus::plan::ChunkRef;
-use crate::corpus::{Institution, Source, TOKENIZER_FILE};
+use crate::corpus::{Institution, Source};
 use crate::data::{Corpus, SplitName};
 use crate::ids::SourceIndex;
-use crate::preflight::check_tokenizer;
+use crate::preflight::{check_tokenizer, read_tokenizer};
 
 /// `INSTITUTION/SOURCE:NUMBER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +125,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn open(corpus: &'a Corpus) -> Result<Self> {
         check_tokenizer(corpus)?;
-        let path = corpus.folder().join(TOKENIZER_FILE);
-        let tokenizer = Tokenizer::from_file(&path)
-            .map_err(|error| anyhow!("cannot read {}: {error}", path.display()))?;
+        let tokenizer = read_tokenizer(corpus)?;
         Ok(Self { corpus, tokenizer })
     }
 

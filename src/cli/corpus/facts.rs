@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::table::grouped;
@@ -79,12 +79,12 @@ impl Facts {
     /// where its documents end.
     pub(super) fn gather(corpus: &Corpus) -> Result<Self> {
         let manifest = corpus.manifest();
-        let path = corpus.folder().join(MANIFEST_FILE);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes = corpus.read_file(MANIFEST_FILE)?;
+        let path = corpus.folder().map(|folder| folder.join(MANIFEST_FILE));
         let mut facts = Self {
             name: manifest.name.clone(),
             manifest_digest: blake3::hash(&bytes).to_hex().to_string(),
-            manifest_dated: date_of(&path),
+            manifest_dated: path.and_then(|path| date_of(&path)),
             tokenizer_digest: manifest.tokenizer.digest.clone(),
             vocab_size: manifest.tokenizer.vocab_size,
             max_length: manifest.max_length,

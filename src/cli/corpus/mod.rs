@@ -12,8 +12,11 @@ use clap::{Args, Subcommand};
 
 use crate::cli::say;
 use crate::config;
+use crate::data::location::{CorpusLocation, CorpusStore};
 use crate::data::{Corpus, SplitName};
 use crate::prepare::config::CorpusConfig;
+use crate::store::backend::Credentials;
+use crate::store::settings::is_address;
 
 mod chart;
 mod excerpt;
@@ -34,7 +37,7 @@ pub(super) enum CorpusCommand {
 
 #[derive(Args, Debug)]
 pub(super) struct ShowArguments {
-    /// The folder of a prepared corpus, or the corpus's YAML.
+    /// The folder of a prepared corpus, its address in object storage, or the corpus's YAML.
     corpus: PathBuf,
     /// Everything that is shown and more, as JSON.
     #[arg(long)]
@@ -63,7 +66,7 @@ pub(super) struct ShowArguments {
 
 pub(super) fn run(command: CorpusCommand) -> Result<()> {
     let CorpusCommand::Show(arguments) = command;
-    let corpus = Corpus::open(&folder(&arguments.corpus)?)?;
+    let corpus = open(&arguments.corpus)?;
     if let Some(address) = &arguments.chunk {
         let split = if arguments.held_out {
             SplitName::HeldOut
@@ -83,6 +86,18 @@ pub(super) fn run(command: CorpusCommand) -> Result<()> {
         return say(&serde_json::to_string_pretty(&facts)?);
     }
     say(&text::render(&facts))
+}
+
+/// Opens the corpus that is named by its folder, its address or its YAML. An endpoint that is not
+/// the cloud's own comes from the environment, as credentials do.
+fn open(named: &Path) -> Result<Corpus> {
+    match named.to_str() {
+        Some(address) if is_address(address) => {
+            let location = CorpusLocation::Store(CorpusStore::at(address));
+            Corpus::open_at(&location, &Credentials::Environment)
+        }
+        _ => Corpus::open(&folder(named)?),
+    }
 }
 
 /// The folder of a corpus that is named by it or by its YAML.

@@ -1,6 +1,9 @@
 //! The shares of the recipe, what is protected, and a stream that never changes.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::corpus::random::unit_interval;
 
 const TOKENIZER: TokenizerInfo = TokenizerInfo {
     digest: String::new(),
@@ -123,6 +126,55 @@ fn rates_at_the_ends_choose_nothing_and_everything() {
     let (text, padding) = all.labels.split_at(ids.len() - 50);
     assert!(text.iter().all(|&label| label != NOT_PREDICTED));
     assert!(padding.iter().all(|&label| label == NOT_PREDICTED));
+}
+
+/// The recipe word by word, one position after the other.
+fn plainly(key: RowKey, ids: &[u32], rule: &MaskRule) -> Masked {
+    let mut stream = keyed_stream(key.seed, "mask", &[u64::from(key.phase), key.row.0]);
+    let (mut input_ids, mut labels) = (ids.to_vec(), vec![NOT_PREDICTED; ids.len()]);
+    for (id, label) in input_ids.iter_mut().zip(&mut labels) {
+        let (choice, replacement) = (unit_interval(stream.next_u64()), stream.next_u64());
+        let special = *id == TOKENIZER.cls || *id == TOKENIZER.sep;
+        if choice >= rule.rate || *id == TOKENIZER.pad || (rule.protect_special && special) {
+            continue;
+        }
+        *label = i64::from(*id);
+        if choice < MASK_SHARE * rule.rate {
+            *id = TOKENIZER.mask;
+        } else if choice < REPLACED_SHARE * rule.rate {
+            *id = below(replacement, u64::from(TOKENIZER.random_ids_end)) as u32;
+        }
+    }
+    Masked { input_ids, labels }
+}
+
+proptest! {
+    #[test]
+    fn blocks_come_to_what_single_positions_do(
+        rate in prop_oneof![Just(0.0), Just(1.0), Just(0.3), 0.0..1.0_f64],
+        protect_special: bool,
+        row: u64,
+        chunks in 0_u32..6,
+        cut in 0_usize..300,
+    ) {
+        let key = RowKey { row: RowIndex(row), ..KEY };
+        let rule = rule(rate, protect_special);
+        let all = ids(chunks);
+        let ids = &all[cut.min(all.len())..];
+        prop_assert_eq!(mask_row(key, ids, &rule, &TOKENIZER), plainly(key, ids, &rule));
+    }
+}
+
+#[test]
+fn a_threshold_is_the_comparison_it_stands_for() {
+    for rate in [0.3, 0.15, 0.05, 1.0 / 3.0, 0.1, f64::MIN_POSITIVE, 1.0] {
+        let threshold = Thresholds::new(&rule(rate, false)).chosen;
+        for draw in [threshold.saturating_sub(1), threshold, threshold + 1] {
+            if draw < 1 << 53 {
+                assert_eq!(draw < threshold, unit_interval(draw << 11) < rate, "{rate}");
+            }
+        }
+    }
 }
 
 #[test]

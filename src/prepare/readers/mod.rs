@@ -17,7 +17,7 @@ use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::readers::{FilesConfig, ReadConfig};
 use crate::prepare::config::{InstitutionConfig, SourceConfig};
 use crate::prepare::encoding::Encoding;
-use crate::prepare::inputs::{self, InputFile};
+use crate::prepare::inputs::{InputFile, Places};
 use crate::prepare::readers::jats::Jats;
 use crate::prepare::readers::medquad::MedQuad;
 use crate::prepare::readers::pubmed::PubMed;
@@ -31,6 +31,7 @@ pub mod json_lines;
 pub mod layout;
 pub mod mds;
 pub mod medquad;
+mod parquet_input;
 pub mod parquet_table;
 pub mod prose;
 pub mod pubmed;
@@ -83,7 +84,7 @@ type Paths = std::vec::IntoIter<Arc<Path>>;
 
 /// The files of a source, in the order in which they are read; at least one, except where the
 /// source is invented.
-pub fn find_files(read: &ReadConfig, folder: &Path) -> Result<Vec<InputFile>> {
+pub fn find_files(read: &ReadConfig, places: &Places<'_>) -> Result<Vec<InputFile>> {
     let path = match read {
         ReadConfig::JsonLines(config) => &config.path,
         ReadConfig::Csv(config) => &config.path,
@@ -92,11 +93,11 @@ pub fn find_files(read: &ReadConfig, folder: &Path) -> Result<Vec<InputFile>> {
         | ReadConfig::PubmedXml(config)
         | ReadConfig::Jats(config)
         | ReadConfig::MedquadXml(config) => &config.path,
-        ReadConfig::TextGrid(config) => return text_grid::files::find_files(config, folder),
-        ReadConfig::Mds(config) => return mds::index::find_files(config, folder),
+        ReadConfig::TextGrid(config) => return text_grid::files::find_files(config, places),
+        ReadConfig::Mds(config) => return mds::index::find_files(config, places),
         ReadConfig::Synthetic(_) => return Ok(Vec::new()),
     };
-    inputs::expand(&folder.join(path))
+    places.expand(&places.resolve(path))
 }
 
 /// Opens a source; `counts` tells what is read of `files`.
@@ -106,6 +107,7 @@ pub fn open(
     files: Vec<InputFile>,
     counts: Arc<ReadCounts>,
 ) -> Documents {
+    counts.know(&files);
     let paths: Vec<Arc<Path>> = files.into_iter().map(|file| shared(file.path)).collect();
     let opening = |encoding: Encoding| Opening {
         encoding,

@@ -18,21 +18,31 @@ use anyhow::{Context, Error, Result, anyhow};
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::reader::{FileReader, Length, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::fault::DOCUMENT_BYTES_MAX;
 use crate::prepare::fields::Fields;
 use crate::prepare::readers::layout::Layout;
+use crate::prepare::readers::parquet_input::ParquetInput;
 use crate::prepare::readers::{At, Document, Documents, Place, rows};
 
 /// The documents of every row of a file.
 pub fn read(path: Arc<Path>, fields: &Fields, counts: &Arc<ReadCounts>) -> Result<Documents> {
-    let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-    let opened = unless_it_panics(|| SerializedFileReader::new(file).map_err(|_| Incomplete));
+    let object = counts.object(&path);
+    let input = match object {
+        Some(object) => ParquetInput::Object(Arc::new(object.blocks())),
+        None => ParquetInput::File(
+            File::open(&path).with_context(|| format!("cannot open {}", path.display()))?,
+        ),
+    };
+    let bytes = input.len();
+    let opened = unless_it_panics(|| SerializedFileReader::new(input).map_err(|_| Incomplete));
     let file = opened.map_err(|Incomplete| {
+        if let Some(failure) = object.and_then(|object| object.failure()) {
+            return anyhow!("{failure}");
+        }
         anyhow!(
             "{}: no Parquet file, or a damaged one\n  hint: the format is not detected; look \
              whether the files are Parquet, and copy them again if they are",
@@ -66,7 +76,7 @@ struct Column {
 
 fn find_columns(
     path: &Path,
-    file: &SerializedFileReader<File>,
+    file: &SerializedFileReader<ParquetInput>,
     names: &[String],
 ) -> Result<Vec<Column>> {
     let schema = file.metadata().file_metadata().schema_descr();
@@ -101,7 +111,7 @@ struct Table {
     path: Arc<Path>,
     layout: Layout,
     columns: Vec<Column>,
-    file: SerializedFileReader<File>,
+    file: SerializedFileReader<ParquetInput>,
     /// Row groups that are still to come.
     groups: std::ops::Range<usize>,
     group: Option<Group>,
@@ -185,6 +195,10 @@ impl Table {
     }
 
     fn damaged(&self) -> Error {
+        let object = self.counts.object(&self.path);
+        if let Some(failure) = object.and_then(|object| object.failure()) {
+            return anyhow!("{failure}");
+        }
         anyhow!(
             "{}, after row {}: the Parquet data is damaged\n  hint: copy the file again",
             self.path.display(),

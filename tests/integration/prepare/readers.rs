@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cohort::prepare::compression::ReadCounts;
+use cohort::prepare::inputs::Places;
 use cohort::prepare::readers::{self, Content};
 
 use super::{PRIVATE, Workspace, gzip};
@@ -39,7 +40,8 @@ fn documents(read: &str, files: Files<'_>) -> Result<Vec<(String, String)>, Stri
     let institution = &config.institutions[0];
     let source = &institution.sources[0];
     let read = || -> anyhow::Result<Vec<(String, String)>> {
-        let found = readers::find_files(&source.read, folder)?;
+        let places = Places::new(folder, &config.store);
+        let found = readers::find_files(&source.read, &places)?;
         let counts = Arc::<ReadCounts>::default();
         let bytes: u64 = found.iter().map(|file| file.bytes).sum();
         let documents = readers::open(institution, source, found, Arc::clone(&counts));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cohort::corpus::Manifest;
 use cohort::prepare;
+use cohort::prepare::inputs::Places;
 use cohort::prepare::progress::Silent;
 use cohort::prepare::readers;
 use tokio::time::Instant;
@@ -130,7 +131,8 @@ fn the_shared_texts_are_those_of_other_readers() {
             if !TEXTS.iter().any(|(known, _)| *known == name) {
                 continue;
             }
-            let files = readers::find_files(&source.read, origin.parent().unwrap()).unwrap();
+            let places = Places::new(origin.parent().unwrap(), &config.store);
+            let files = readers::find_files(&source.read, &places).unwrap();
             let mut hasher = blake3::Hasher::new();
             for document in readers::open(institution, source, files, Arc::default()) {
                 hasher.update(text_of(document.unwrap()).as_bytes());

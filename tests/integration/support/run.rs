@@ -70,6 +70,11 @@ impl Corpus {
     }
 
     pub fn prepare(vocab_size: u32) -> Self {
+        Self::prepare_in_shards(vocab_size, 64 << 20)
+    }
+
+    /// The same in shards of so many bytes.
+    pub fn prepare_in_shards(vocab_size: u32, shard_bytes: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = |id: &str, style: &str, documents: u32| {
             let read = json!({"synthetic": {"style": style, "documents": documents}});
@@ -81,6 +86,7 @@ impl Corpus {
             "tokenizer": {"train": {"vocab_size": vocab_size}},
             "max_length": 96,
             "held_out": 0.1,
+            "shard_bytes": shard_bytes,
             "institutions": [
                 {"id": "north", "name": "North", "sources": [
                     source("triage", "triage_line", 300),
@@ -206,12 +212,17 @@ impl Run {
         let mut run = Self::new(patch);
         run.settings["store"] = serde_json::to_value(server.settings("some/runs")).unwrap();
         run.store = server.store("some/runs").child(&run.name).unwrap();
-        run.environment = server
+        run.set_environment(server);
+        run.write_yaml();
+        run
+    }
+
+    /// Gives the run's processes the credentials of a server.
+    pub fn set_environment(&mut self, server: &S3Server) {
+        self.environment = server
             .environment()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .to_vec();
-        run.write_yaml();
-        run
     }
 
     /// The same run as it stands in its folder, in another one.
@@ -289,6 +300,14 @@ impl Run {
     pub fn operate(&self, command: &[&str]) -> Ended {
         let yaml = self.yaml();
         let arguments = [command, &["--run", yaml.to_str().unwrap()]].concat();
+        self.start(&arguments).wait()
+    }
+
+    /// A command that takes the YAML itself, as `["plan"]`.
+    #[track_caller]
+    pub fn operate_on_yaml(&self, command: &[&str]) -> Ended {
+        let yaml = self.yaml();
+        let arguments = [command, &[yaml.to_str().unwrap()]].concat();
         self.start(&arguments).wait()
     }
 

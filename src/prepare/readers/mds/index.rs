@@ -9,11 +9,12 @@ use std::io::Read;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde::Deserialize;
 
 use crate::prepare::config::readers::MdsConfig;
-use crate::prepare::inputs::{self, InputFile};
+use crate::prepare::inputs::{self, InputFile, Places};
+use crate::prepare::objects::is_object;
 
 pub const INDEX_FILE: &str = "index.json";
 /// Some hundred thousand shards.
@@ -77,9 +78,14 @@ struct Stored {
 /// # Errors
 /// As for a pattern; an index that is none, and shards that are missing or of another size than it
 /// says.
-pub fn find_files(config: &MdsConfig, folder: &Path) -> Result<Vec<InputFile>> {
+pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFile>> {
+    ensure!(
+        !is_object(&config.path),
+        "MDS directories are read from folders, not from {}\n  hint: copy the directory, and name the copy",
+        config.path.display()
+    );
     let mut files = Vec::new();
-    for index in inputs::expand(&folder.join(&config.path).join(INDEX_FILE))? {
+    for index in inputs::expand(&places.resolve(&config.path).join(INDEX_FILE))? {
         let shards = read(&index.path)?;
         files.push(index);
         for shard in shards {

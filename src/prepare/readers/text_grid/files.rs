@@ -1,21 +1,21 @@
 //! Which files are one conversation: those whose names differ in nothing but the speaker.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
 use crate::prepare::config::readers::{SPEAKER, TextGridConfig};
-use crate::prepare::inputs::{self, InputFile};
+use crate::prepare::inputs::{self, InputFile, Places};
 
 /// The files of each conversation one after the other, within it in the order of the speakers.
 ///
 /// # Errors
 /// As for a pattern; a file without those of the other speakers, of two speakers, or of none.
-pub fn find_files(config: &TextGridConfig, folder: &Path) -> Result<Vec<InputFile>> {
-    let path = folder.join(&config.path);
+pub fn find_files(config: &TextGridConfig, places: &Places<'_>) -> Result<Vec<InputFile>> {
+    let path = places.resolve(&config.path);
     if !config.has_file_each() {
-        return inputs::expand(&path);
+        return places.expand(&path);
     }
     let pattern = config.path.file_name().unwrap_or_default();
     let pattern = pattern.to_string_lossy();
@@ -23,7 +23,7 @@ pub fn find_files(config: &TextGridConfig, folder: &Path) -> Result<Vec<InputFil
     let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
     for speaker in config.speakers.keys() {
         let own = path.with_file_name(pattern.replace(SPEAKER, speaker));
-        for file in inputs::expand(&own)? {
+        for file in places.expand(&own)? {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
             let Some(common) = without_speaker(&pattern, speaker, &name) else {
                 bail!(

@@ -9,6 +9,7 @@ use cohort::prepare;
 use cohort::prepare::cleaning::Cleaner;
 use cohort::prepare::cleaning::report::CleaningReport;
 use cohort::prepare::config::CorpusConfig;
+use cohort::prepare::inputs::Places;
 use cohort::prepare::readers;
 use cohort::prepare::source::SourceJob;
 use rand::SeedableRng;
@@ -107,7 +108,8 @@ fn planted_edits_of_real_abstracts_are_found() {
         .iter()
         .find(|source| source.id == "pubmed")
         .unwrap();
-    let files = readers::find_files(&source.read, origin.parent().unwrap()).unwrap();
+    let places = Places::new(origin.parent().unwrap(), &config.store);
+    let files = readers::find_files(&source.read, &places).unwrap();
     let documents = readers::open(institution, source, files, Arc::default());
     let texts: Vec<String> = documents
         .take(250)
