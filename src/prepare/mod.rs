@@ -4,11 +4,11 @@
 //! files that means, [`available`] which sources are there; [`compression`], [`encoding`] and
 //! [`text`] files into text, [`fault`] why not; [`readers`] text into documents, or [`synthetic`]
 //! invented ones; [`cleaning`] which of them are dropped; [`tokenizer`] documents into chunks, by
-//! [`bpe`] as a rule, [`train_tokenizer`] where none is given, [`grow_tokenizer`] where one is given
-//! terms; [`held_out`] which ones training never sees; [`source`] one source from end to end and
-//! [`output`] what it comes to; [`shards`] and [`files`] how that is stored; [`save_point`] how far
-//! a source is, [`staging`] where a corpus is made; [`fingerprint`] whether there is anything to
-//! do; [`progress`] what the user sees.
+//! [`bpe`] as a rule, [`train_tokenizer`] where none is given, [`grow_tokenizer`] where one is
+//! given terms; [`held_out`] which ones training never sees; [`source`] one source from end to end
+//! and [`output`] what it comes to; [`shards`] and [`files`] how that is stored; [`save_point`] how
+//! far a source is, [`staging`] where a corpus is made; [`fingerprint`] whether there is anything
+//! to do; [`progress`] what the user sees.
 //!
 //! Invariants: the same inputs give the same bytes, whatever the number of threads, and however
 //! often the process was killed and run again; a manifest stands only beside its own complete

@@ -60,7 +60,7 @@ fn parquet() -> Vec<u8> {
         let mut writer = file.next_row_group().unwrap();
         let mut column = writer.next_column().unwrap().unwrap();
         let values: Vec<ByteArray> = (0..50)
-            .map(|row| ByteArray::from(note(group * 50 + row).as_bytes()))
+            .map(|row| ByteArray::from(note(600 + group * 50 + row).as_bytes()))
             .collect();
         column
             .typed::<ByteArrayType>()
@@ -75,7 +75,7 @@ fn parquet() -> Vec<u8> {
 fn tar() -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for number in 0..30 {
-        let text = note(number);
+        let text = note(500 + number);
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
         header.set_mode(0o644);
@@ -84,6 +84,19 @@ fn tar() -> Vec<u8> {
             .append_data(&mut header, name, text.as_bytes())
             .unwrap();
     }
+    // A member that does not match must be read too, and this one does not compress.
+    let mut word = 1_u64;
+    let mut filling = Vec::new();
+    while filling.len() < 27 << 20 {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        filling.extend_from_slice(&(word >> 16).to_le_bytes()[..6]);
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_size(filling.len() as u64);
+    header.set_mode(0o644);
+    archive
+        .append_data(&mut header, "filling.bin", &filling[..])
+        .unwrap();
     archive.into_inner().unwrap()
 }
 
@@ -97,13 +110,6 @@ fn inputs() -> Vec<(&'static str, Vec<u8>)> {
         let rows = (from..from + 40).map(|number| format!("{{\"text\": \"{}\"}}\n", note(number)));
         zstd::encode_all(rows.collect::<String>().as_bytes(), 1).unwrap()
     };
-    let mut archive = tar();
-    // After the archive's end: what a reader must read, and what does not compress.
-    let mut word = 1_u64;
-    while archive.len() < 27 << 20 {
-        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        archive.extend_from_slice(&(word >> 11).to_le_bytes());
-    }
     vec![
         ("notes/2024/b.csv.gz", csv(0)),
         ("notes/2024.old/a.csv.gz", csv(40)),
@@ -111,7 +117,7 @@ fn inputs() -> Vec<(&'static str, Vec<u8>)> {
         ("notes/c.csv", b"not matched".to_vec()),
         ("lines/part-1.jsonl.zst", lines(200)),
         ("lines/part-2.jsonl.zst", lines(300)),
-        ("all.tar.gz", gz(&archive)),
+        ("all.tar.gz", gz(&tar())),
         ("rows.parquet", parquet()),
         (
             "talks/1-a.TextGrid",

@@ -81,7 +81,8 @@ struct Stored {
 pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFile>> {
     ensure!(
         !is_object(&config.path),
-        "MDS directories are read from folders, not from {}\n  hint: copy the directory, and name the copy",
+        "MDS directories are read from folders, not from {}\n  \
+         hint: copy the directory, and name the copy",
         config.path.display()
     );
     let mut files = Vec::new();
