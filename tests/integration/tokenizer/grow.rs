@@ -222,13 +222,25 @@ fn what_cannot_be_a_term_is_refused_by_its_line() {
             "--grow",
         ])
     };
-    insta::assert_snapshot!(refused("a1b\n[CLS]\n"), @"error: cannot grow old: the term of line 2 is a token already");
-    insta::assert_snapshot!(refused("cafe\u{301} noir\ncaf\u{e9} noir\n"), @"error: cannot grow old: to the tokenizer, the terms of lines 1 and 2 are the same");
+    let told = refused("a1b\n[CLS]\n");
+    insta::assert_snapshot!(
+        told,
+        @"error: cannot grow old: the term of line 2 is a token already"
+    );
+    let told = refused("cafe\u{301} noir\ncaf\u{e9} noir\n");
+    insta::assert_snapshot!(
+        told,
+        @"error: cannot grow old: to the tokenizer, the terms of lines 1 and 2 are the same"
+    );
     insta::assert_snapshot!(refused("a1b\nna\u{ef}vet\u{e9}\n"), @r"
     error: cannot grow old: this tokenizer cannot turn the tokens of line 2 back into text: it takes some of their characters for bytes
       hint: leave out terms with letters such as é or µ
     ");
-    insta::assert_snapshot!(refused(&format!("{PRIVATE}\n{PRIVATE}\n")), @"error: the terms in terms.txt: line 2 is the term of line 1 once more");
+    let told = refused(&format!("{PRIVATE}\n{PRIVATE}\n"));
+    insta::assert_snapshot!(
+        told,
+        @"error: the terms in terms.txt: line 2 is the term of line 1 once more"
+    );
     let note = format!("{PRIVATE} said that {}", "it hurt ".repeat(40));
     insta::assert_snapshot!(refused(&note), @r"
     error: the terms in terms.txt: line 1 has 340 bytes, a term has at most 256
