@@ -13,7 +13,7 @@ use anyhow::{Context, Error, Result, ensure};
 use rayon::prelude::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::Source;
-use crate::prepare::cleaning::{Cleaner, Reason};
+use crate::prepare::cleaning::{Cleaner, Examined, Reason};
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::readers::ReadConfig;
 use crate::prepare::config::{InstitutionConfig, SourceConfig};
@@ -256,7 +256,8 @@ impl Work<'_, '_> {
             Content::Text(text) => self.cleaner.examine(text),
             Content::Tokens(ids) => Ok(Cleaner::examine_ids(ids)),
         });
-        let examined = examined.collect::<Result<Vec<_>>>()?;
+        let examined: Vec<Result<Examined>> = examined.collect();
+        let examined = examined.into_iter().collect::<Result<Vec<_>>>()?;
         let dropped = self.cleaner.decide(&examined)?;
         let one = |index: usize| {
             if dropped[index].is_some() {
@@ -270,7 +271,9 @@ impl Work<'_, '_> {
             let cut = cut(content, first + index as u64, plan, starts);
             cut.with_context(|| document.place.to_string())
         };
-        (0..batch.len()).into_par_iter().map(one).collect()
+        let cut: Vec<Result<Cut>> = (0..batch.len()).into_par_iter().map(one).collect();
+        // One after the other, so that of several errors the first document's is told.
+        cut.into_iter().collect()
     }
 }
 
