@@ -123,6 +123,17 @@ impl Start {
         }
     }
 
+    /// The file or folder that is read.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Random => None,
+            Self::HuggingFace(path)
+            | Self::Tile(path)
+            | Self::Composer(path)
+            | Self::ComposerWeights(path) => Some(path),
+        }
+    }
+
     /// Whether trained weights come without the moments of their training.
     pub fn loses_moments(&self) -> bool {
         matches!(

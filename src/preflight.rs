@@ -10,6 +10,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokenizers::Tokenizer;
+use tracing::warn;
 
 use crate::config::{RunConfig, Start};
 use crate::corpus::TOKENIZER_FILE;
@@ -85,13 +86,49 @@ pub type Pieces = BTreeMap<u32, Vec<u32>>;
 
 /// The corpus's tokens that the model to start from has not seen: those that its tokenizer was
 /// given, as far as the tokenizer in the start's folder does not have them under the same ids.
+///
+/// # Errors
+/// Any other id that is another token in that folder's tokenizer: its row would be another's.
 pub fn new_tokens(corpus: &Corpus, start: &Start) -> Result<Pieces> {
+    if matches!(start, Start::Random) {
+        return Ok(BTreeMap::new());
+    }
+    let pieces = record_of_new_tokens(corpus)?;
+    let (Start::HuggingFace(folder) | Start::Tile(folder)) = start else {
+        return Ok(pieces);
+    };
+    let own = folder.join(TOKENIZER_FILE);
+    if !own.is_file() {
+        if folder.is_dir() {
+            warn!(
+                folder = %folder.display(),
+                "no tokenizer.json there to compare with the corpus's: a model of another tokenizer \
+                 would begin with the rows of other tokens"
+            );
+        }
+        return Ok(pieces);
+    }
+    let own = Tokenizer::from_file(&own)
+        .map_err(|error| anyhow!("cannot read {}: {error}", own.display()))?;
+    let new = read_tokenizer(corpus)?;
+    let differs = |id: &u32| own.id_to_token(*id) != new.id_to_token(*id);
+    let mut kept =
+        (0..corpus.manifest().tokenizer.vocab_size).filter(|id| !pieces.contains_key(id));
+    if let Some(id) = kept.find(|id| own.id_to_token(*id).is_some() && differs(id)) {
+        bail!(
+            "token {id} of the model in {} is another one in the corpus's tokenizer\n  hint: \
+             prepare the corpus with the tokenizer.json in that folder, or with one that `cohort \
+             tokenizer grow` made of it",
+            folder.display()
+        );
+    }
+    Ok(pieces.into_iter().filter(|(id, _)| differs(id)).collect())
+}
+
+/// What the corpus says of tokens that its tokenizer was given.
+fn record_of_new_tokens(corpus: &Corpus) -> Result<Pieces> {
     let info = &corpus.manifest().tokenizer;
-    let Some(expected) = info
-        .new_tokens
-        .as_ref()
-        .filter(|_| !matches!(start, Start::Random))
-    else {
+    let Some(expected) = &info.new_tokens else {
         return Ok(BTreeMap::new());
     };
     let path = corpus.address_of(NEW_TOKENS_FILE);
@@ -104,20 +141,7 @@ pub fn new_tokens(corpus: &Corpus, start: &Start) -> Result<Pieces> {
         about()
     );
     let record = NewTokens::parse(&text, &info.digest).with_context(about)?;
-    let (Start::HuggingFace(folder) | Start::Tile(folder)) = start else {
-        return Ok(record.pieces);
-    };
-    let own = folder.join(TOKENIZER_FILE);
-    if !own.is_file() {
-        return Ok(record.pieces);
-    }
-    let own = Tokenizer::from_file(&own)
-        .map_err(|error| anyhow!("cannot read {}: {error}", own.display()))?;
-    let new = read_tokenizer(corpus)?;
-    let pieces = record.pieces.into_iter();
-    Ok(pieces
-        .filter(|(id, _)| own.id_to_token(*id) != new.id_to_token(*id))
-        .collect())
+    Ok(record.pieces)
 }
 
 /// The tokenizer beside the shards.

@@ -66,7 +66,7 @@ enum Subcommands {
         /// The run's YAML.
         run: PathBuf,
     },
-    /// Start a decay from an earlier checkpoint as a run of its own; the trunk stays as it is.
+    /// Go on from an earlier checkpoint as a run of its own; the trunk stays as it is.
     Branch(BranchArguments),
     /// Run the coordinator alone; it prints its address.
     Coordinate {
@@ -153,7 +153,8 @@ enum Subcommands {
 struct BranchArguments {
     /// The checkpoint to start from: `RUN-FOLDER/checkpoints/step-…`, a folder or a URL.
     checkpoint: String,
-    /// The branch's own run file; its first decay phase begins at once.
+    /// The branch's own run file. Its first phase begins at once if that is none of the trunk's, or
+    /// else its first decay.
     run: PathBuf,
     /// Branch from a checkpoint that has decayed already.
     #[arg(long)]

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::cli::say;
 use crate::cli::table::{Table, counted, grouped};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Start};
 use crate::corpus::mixture::MixedSource;
 use crate::data::blueprint::Blueprint;
 use crate::ids::RowIndex;
@@ -55,6 +55,14 @@ pub(super) fn plan(run: &Path) -> Result<()> {
         say(&reads(&blueprint, index))?;
     }
     Ok(())
+}
+
+/// A plan can be made before the start's files are there.
+fn absent(start: &Start) -> &'static str {
+    match start.path() {
+        Some(path) if !path.exists() => " (not there yet)",
+        _ => "",
+    }
 }
 
 /// What a phase reads, by source, and by institution where one has several.
@@ -113,7 +121,11 @@ fn header(config: &RunConfig, model: &ModelConfig) -> String {
             model.hidden_size,
             model.vocab_size
         ),
-        format!("start      {}", config.start.describe()),
+        format!(
+            "start      {}{}",
+            config.start.describe(),
+            absent(&config.start)
+        ),
         format!(
             "step       {} of {} tokens, at most {} tokens; {} of {}, {:?}",
             counted(config.batch.rows, "row"),

@@ -8,8 +8,9 @@ use crate::cli::table::{Table, grouped};
 use crate::cli::{cleaning, say};
 use crate::config;
 use crate::corpus::Manifest;
-use crate::prepare::available::{self, PATHS_HINT};
+use crate::prepare::available;
 use crate::prepare::config::CorpusConfig;
+use crate::prepare::inputs::FOLDER_HINT;
 use crate::prepare::progress;
 
 /// `leave_out` the sources that are not there; without it they are an error.
@@ -20,7 +21,7 @@ pub(super) fn prepare(corpus: &Path, leave_out: bool) -> Result<()> {
     if !absent.is_empty() {
         let list = available::describe(&absent);
         if !leave_out {
-            bail!("{list}{PATHS_HINT}; `--available` prepares the others alone");
+            bail!("{list}\n  hint: {FOLDER_HINT}; `--available` prepares the others alone");
         }
         say(&list)?;
     }

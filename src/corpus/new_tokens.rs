@@ -19,8 +19,9 @@ pub struct NewTokens {
     pub version: u32,
     /// blake3 of the `tokenizer.json` that has the tokens, in hexadecimal.
     pub tokenizer: String,
-    /// By id of the new token, the ids that stood for its text before, at least two: old ones, or
-    /// new ones with a lower id. None for an `[unused…]` id, which stands for no text.
+    /// By id of the new token, the ids that stood for its text before: old ones, or new ones with a
+    /// lower id. None for an `[unused…]` id, which stands for no text, and for a text of which the
+    /// tokenizer knew nothing.
     pub pieces: BTreeMap<u32, Vec<u32>>,
 }
 

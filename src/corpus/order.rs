@@ -3,7 +3,8 @@
 //! Inside an epoch the shards stand in a seeded permutation; consecutive shards form groups, and
 //! the chunks of a group are permuted among themselves. So a reader touches the few shards of one
 //! group at a time, and yet any position leads to its chunk in O(log shards) time with no table of
-//! chunks. Invariant: each epoch visits every chunk of the source exactly once.
+//! chunks. Invariants: each epoch visits every chunk of the source exactly once; a group has less
+//! than twice [`GROUP_TOKENS`] tokens but for one shard, however long the chunks are.
 
 use std::ops::Range;
 
@@ -15,6 +16,10 @@ const FEISTEL_ROUNDS: usize = 6;
 /// Smaller domains mix badly; a group of fewer chunks walks a few cycles more instead.
 const FEISTEL_BITS_MIN: u32 = 6;
 
+/// A group of so many tokens is large enough, however few its chunks: eight shards of the usual
+/// size, half a gigabyte that has to be at hand.
+pub const GROUP_TOKENS: u64 = 1 << 28;
+
 /// What the order of one source is keyed by.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderKey {
@@ -25,23 +30,40 @@ pub struct OrderKey {
     pub source: u32,
 }
 
+/// What a shard holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardSize {
+    pub chunks: u32,
+    pub tokens: u64,
+}
+
+impl ShardSize {
+    /// Of the shard whose chunks have these lengths.
+    pub fn of(lengths: &[u16]) -> Self {
+        Self {
+            chunks: lengths.len() as u32,
+            tokens: lengths.iter().map(|&length| u64::from(length)).sum(),
+        }
+    }
+}
+
 /// The endless chunk order of one source.
 #[derive(Clone, Debug)]
 pub struct SourceOrder {
     key: OrderKey,
-    shard_chunks: Vec<u32>,
+    shards: Vec<ShardSize>,
     chunks: u64,
     shuffle_chunks: u64,
 }
 
 impl SourceOrder {
-    /// `shard_chunks` are the chunks of each shard, in manifest order. `shuffle_chunks` is the
-    /// least number of chunks in a group, met by every group of a source that has so many.
-    pub fn new(key: OrderKey, shard_chunks: Vec<u32>, shuffle_chunks: u64) -> Self {
-        let chunks = shard_chunks.iter().map(|&count| u64::from(count)).sum();
+    /// `shards` in manifest order. `shuffle_chunks` is the least number of chunks in a group, met
+    /// by every group of a source that has so many and has them in [`GROUP_TOKENS`] tokens.
+    pub fn new(key: OrderKey, shards: Vec<ShardSize>, shuffle_chunks: u64) -> Self {
+        let chunks = shards.iter().map(|shard| u64::from(shard.chunks)).sum();
         Self {
             key,
-            shard_chunks,
+            shards,
             chunks,
             shuffle_chunks,
         }
@@ -55,8 +77,9 @@ impl SourceOrder {
     /// The order of one epoch. Costs time and memory in the number of shards.
     pub fn epoch(&self, epoch: u64) -> EpochOrder {
         let numbers = [u64::from(self.key.phase), u64::from(self.key.source), epoch];
-        let mut shards: Vec<u32> = (0..self.shard_chunks.len() as u32)
-            .filter(|&shard| self.shard_chunks[shard as usize] > 0)
+        let size = |shard: u32| self.shards[shard as usize];
+        let mut shards: Vec<u32> = (0..self.shards.len() as u32)
+            .filter(|&shard| size(shard).chunks > 0)
             .collect();
         shuffle(
             &mut shards,
@@ -66,11 +89,12 @@ impl SourceOrder {
         let mut total = 0;
         for &shard in &shards {
             starts.push(total);
-            total += u64::from(self.shard_chunks[shard as usize]);
+            total += u64::from(size(shard).chunks);
         }
         starts.push(total);
         let group_key = keyed_number(self.key.seed, "chunk order", &numbers);
-        let groups = groups_of(&starts, self.shuffle_chunks, group_key);
+        let sizes: Vec<ShardSize> = shards.iter().map(|&shard| size(shard)).collect();
+        let groups = groups_of(&sizes, self.shuffle_chunks, group_key);
         EpochOrder {
             shards,
             starts,
@@ -122,21 +146,28 @@ impl EpochOrder {
     }
 }
 
-fn groups_of(starts: &[u64], shuffle_chunks: u64, key: u64) -> Vec<Group> {
-    let total = starts.last().copied().unwrap_or(0);
+/// Cuts shards, in their order, into groups. None of them is empty.
+fn groups_of(shards: &[ShardSize], shuffle_chunks: u64, key: u64) -> Vec<Group> {
+    let is_large = |(chunks, tokens)| chunks >= shuffle_chunks || tokens >= GROUP_TOKENS;
+    let mut rest = shards.iter().fold((0, 0), |sum, shard| add(sum, *shard));
     let mut groups = Vec::new();
-    let mut start = 0;
-    for &end in starts.iter().skip(1) {
+    let (mut start, mut group) = (0, (0, 0));
+    for &shard in shards {
+        group = add(group, shard);
+        rest = (rest.0 - u64::from(shard.chunks), rest.1 - shard.tokens);
         // A tail that is too small for a group of its own joins the group before it.
-        let rest = total - end;
-        let closes = rest == 0 || (end - start >= shuffle_chunks && rest >= shuffle_chunks);
-        if closes && end > start {
-            let permutation = Permutation::new(end - start, mix(key ^ mix(start)));
+        if rest.0 == 0 || (is_large(group) && is_large(rest)) {
+            let permutation = Permutation::new(group.0, mix(key ^ mix(start)));
             groups.push(Group { start, permutation });
-            start = end;
+            start += group.0;
+            group = (0, 0);
         }
     }
     groups
+}
+
+fn add((chunks, tokens): (u64, u64), shard: ShardSize) -> (u64, u64) {
+    (chunks + u64::from(shard.chunks), tokens + shard.tokens)
 }
 
 /// A keyed permutation of `0..size` in O(1) memory: a Feistel network over the next power of two,
@@ -216,6 +247,14 @@ mod tests {
         source: 3,
     };
 
+    fn sizes(chunks: &[u32], tokens_of_chunk: u64) -> Vec<ShardSize> {
+        let size = |&chunks: &u32| ShardSize {
+            chunks,
+            tokens: u64::from(chunks) * tokens_of_chunk,
+        };
+        chunks.iter().map(size).collect()
+    }
+
     proptest! {
         #[test]
         fn a_permutation_is_a_bijection(size in 1_u64..5_000, key: u64) {
@@ -232,7 +271,8 @@ mod tests {
             seed: u64,
         ) {
             prop_assume!(shards.iter().any(|&count| count > 0));
-            let order = SourceOrder::new(OrderKey { seed, ..KEY }, shards.clone(), shuffle_chunks);
+            let sizes = sizes(&shards, 1 << 24);
+            let order = SourceOrder::new(OrderKey { seed, ..KEY }, sizes, shuffle_chunks);
             let all: BTreeSet<(u32, u32)> = (0_u32..)
                 .zip(&shards)
                 .flat_map(|(shard, &count)| (0..count).map(move |chunk| (shard, chunk)))
@@ -259,21 +299,24 @@ mod tests {
 
     #[test]
     fn a_group_holds_enough_chunks_and_keeps_to_its_shards() {
-        let order = SourceOrder::new(KEY, vec![10; 11], 30);
+        let order = SourceOrder::new(KEY, sizes(&[10; 11], 100), 30);
+        let group_sizes = |order: &SourceOrder| -> Vec<u64> {
+            let groups = order.epoch(0).groups;
+            groups.iter().map(|group| group.permutation.size).collect()
+        };
+        assert_eq!(group_sizes(&order), [30, 30, 50]);
+        // Chunks so long that two shards are as much as a group may bring to hand.
+        let long = SourceOrder::new(KEY, sizes(&[10; 11], GROUP_TOKENS / 20 + 1), 1_000);
+        assert_eq!(group_sizes(&long), [20, 20, 20, 20, 30]);
         let epoch = order.epoch(0);
-        let sizes: Vec<u64> = epoch
-            .groups
-            .iter()
-            .map(|group| group.permutation.size)
-            .collect();
-        assert_eq!(sizes, [30, 30, 50]);
         let shards: BTreeSet<u32> = (0..30).map(|position| epoch.chunk(position).0).collect();
         assert_eq!(shards.len(), 3);
     }
 
     #[test]
     fn epochs_and_sources_are_ordered_differently() {
-        let order = |source| SourceOrder::new(OrderKey { source, ..KEY }, vec![100, 100], 1_000);
+        let order =
+            |source| SourceOrder::new(OrderKey { source, ..KEY }, sizes(&[100, 100], 9), 1_000);
         let first: Vec<_> = order(0).range(0..200).collect();
         let second: Vec<_> = order(0).range(200..400).collect();
         let other: Vec<_> = order(1).range(0..200).collect();

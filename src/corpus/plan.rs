@@ -1,9 +1,10 @@
 //! The plan of one phase: an endless sequence of rows, by random access.
 //!
-//! The plan is a pure function of chunk lengths, seed, phase and mixture. Block `k` takes from each
-//! source the chunks between two stream positions that its rate gives exactly; the block's chunks
-//! are pooled, packed into rows, and the rows shuffled. So a run has no data state but one row
-//! index, and any rank computes any row.
+//! The plan is a pure function of chunk lengths, seed, phase and mixture. A pass of the mixture is
+//! cut into blocks. Each takes from each source the chunks between two stream positions that its
+//! rate gives exactly; the block's chunks are pooled, packed into rows, and the rows shuffled. So a
+//! run has no data state but one row index, and any rank computes any row. No block lies in two
+//! passes, so that a phase of whole passes reads whole epochs, whatever the size of a block.
 //!
 //! Invariants: each source's chunks appear exactly once per epoch of that source; no row exceeds
 //! `row_tokens`; [`PhasePlan::row`] gives the same row whatever was asked before. The memory kept
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use rayon::prelude::*;
 
-use crate::corpus::order::{OrderKey, SourceOrder};
+use crate::corpus::order::{OrderKey, ShardSize, SourceOrder};
 use crate::corpus::packing::{PackedRows, pack};
 use crate::corpus::plan_spec::{PlanError, PlanSpec};
 use crate::corpus::random::{keyed_stream, shuffle};
@@ -49,7 +50,8 @@ pub struct Row {
 #[derive(Debug)]
 pub struct PhasePlan {
     spec: PlanSpec,
-    block_tokens: u64,
+    /// Blocks of one pass.
+    pass_blocks: u64,
     orders: Vec<SourceOrder>,
     memory: Mutex<Memory>,
     /// Made when first asked for, and then kept: it reads the lengths of all chunks, and every
@@ -97,18 +99,14 @@ impl PhasePlan {
                     phase: spec.phase,
                     source: source.source.0,
                 };
-                let counts = source
-                    .shards
-                    .iter()
-                    .map(|shard| shard.len() as u32)
-                    .collect();
-                SourceOrder::new(key, counts, spec.shuffle_chunks)
+                let shards = source.shards.iter();
+                let sizes = shards.map(|lengths| ShardSize::of(lengths)).collect();
+                SourceOrder::new(key, sizes, spec.shuffle_chunks)
             })
             .collect();
-        let block_tokens = spec.block_tokens();
         Ok(Self {
+            pass_blocks: spec.pass_blocks(),
             spec,
-            block_tokens,
             orders,
             memory: Mutex::default(),
             digest: OnceLock::new(),
@@ -186,7 +184,8 @@ impl PhasePlan {
             // The lock is not held while packing: rayon may run another caller's work, which may
             // ask this plan for a row, on the thread that waits here.
             let missing_tokens = (row - rows_known).saturating_mul(u64::from(self.spec.row_tokens));
-            let ahead = (missing_tokens / self.block_tokens).clamp(1, BLOCKS_AHEAD_MAX);
+            let block_tokens = (self.spec.pass_tokens / self.pass_blocks).max(1);
+            let ahead = (missing_tokens / block_tokens).clamp(1, BLOCKS_AHEAD_MAX);
             let counts: Vec<u64> = if ahead == 1 {
                 vec![self.block(known).rows.len() as u64]
             } else {
@@ -253,7 +252,7 @@ impl PhasePlan {
         let mut chunks = Vec::new();
         for (source, order) in self.spec.sources.iter().zip(&self.orders) {
             let position = |block: u64| {
-                let tokens = u128::from(block) * u128::from(self.block_tokens);
+                let tokens = self.spec.block_start(block);
                 source
                     .rate
                     .chunks_in(tokens)

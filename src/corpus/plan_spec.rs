@@ -44,12 +44,11 @@ pub struct PlanSpec {
     pub phase: u32,
     /// Tokens that a row holds at most.
     pub row_tokens: u32,
-    /// Tokens pooled before packing, on average.
+    /// Tokens pooled before packing, at most.
     pub block_tokens: u64,
     /// The least number of chunks of a source that are permuted among themselves.
     pub shuffle_chunks: u64,
-    /// Tokens of one pass of the mixture. A block is never larger, so that a small corpus repeats
-    /// block by block and a chunk never meets its own copy in a row.
+    /// Tokens of one pass of the mixture, which is cut into blocks of equal size.
     pub pass_tokens: u64,
     pub sources: Vec<SourceLengths>,
 }
@@ -88,9 +87,16 @@ pub enum PlanError {
 }
 
 impl PlanSpec {
-    /// Tokens pooled into a block: never more than one pass.
-    pub fn block_tokens(&self) -> u64 {
-        self.block_tokens.min(self.pass_tokens)
+    /// The blocks that a pass is cut into.
+    pub fn pass_blocks(&self) -> u64 {
+        self.pass_tokens.div_ceil(self.block_tokens)
+    }
+
+    /// Tokens of the mixture before a block, exact where a pass ends.
+    pub fn block_start(&self, block: u64) -> u128 {
+        let (pass, blocks) = (u128::from(self.pass_tokens), u128::from(self.pass_blocks()));
+        let (passes, within) = (u128::from(block) / blocks, u128::from(block) % blocks);
+        passes * pass + within * pass / blocks
     }
 
     /// Refuses what cannot be planned. Looks at every chunk length once.
@@ -115,12 +121,13 @@ impl PlanSpec {
 
     /// A digest of all that the plan is a function of, in hexadecimal.
     pub fn digest(&self) -> String {
-        let mut hasher = blake3::Hasher::new_derive_key("cohort 2026 phase plan v1");
+        let mut hasher = blake3::Hasher::new_derive_key("cohort 2026 phase plan v2");
         for number in [
             self.seed,
             u64::from(self.phase),
             u64::from(self.row_tokens),
-            self.block_tokens(),
+            self.block_tokens,
+            self.pass_tokens,
             self.shuffle_chunks,
             self.sources.len() as u64,
         ] {

@@ -82,7 +82,7 @@ impl Files {
                 let shard = File::open(path_of(folder, stored)?)
                     .map_err(anyhow::Error::from)
                     .and_then(|file| TokenShard::map(&file))
-                    .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))?;
+                    .with_context(|| cannot_open(stored))?;
                 if checked {
                     expect_size(shard.bytes().len() as u64, stored)?;
                 } else {
@@ -123,8 +123,8 @@ impl Files {
     pub(super) fn size(&self, listed: &[Described], stored: &StoredFile) -> Result<u64> {
         match self {
             Self::Folder(folder) => {
-                let found = fs::metadata(path_of(folder, stored)?)
-                    .with_context(|| format!("cannot open the shard{PREPARE_AGAIN}"))?;
+                let found =
+                    fs::metadata(path_of(folder, stored)?).with_context(|| cannot_open(stored))?;
                 Ok(found.len())
             }
             Self::Remote(_) => {
@@ -144,6 +144,14 @@ impl Files {
     pub(super) fn expect(&self, wishes: Vec<StoredFile>) {
         if let Self::Remote(remote) = self {
             remote.expect(wishes);
+        }
+    }
+
+    /// Bytes that have been fetched so far; for a folder, none are.
+    pub(super) fn received_bytes(&self) -> u64 {
+        match self {
+            Self::Folder(_) => 0,
+            Self::Remote(remote) => remote.received_bytes(),
         }
     }
 
@@ -167,11 +175,17 @@ fn path_of(folder: &Path, stored: &StoredFile) -> Result<PathBuf> {
     Ok(folder.join(relative))
 }
 
+fn cannot_open(stored: &StoredFile) -> String {
+    let digest = &stored.digest;
+    format!("cannot open the shard of digest {digest}{PREPARE_AGAIN}")
+}
+
 pub(super) fn expect_size(found: u64, stored: &StoredFile) -> Result<()> {
     ensure!(
         found == stored.bytes,
-        "the file has {found} bytes, the manifest says {}{PREPARE_AGAIN}",
-        stored.bytes
+        "the file has {found} bytes, the manifest says {} (digest {}){PREPARE_AGAIN}",
+        stored.bytes,
+        stored.digest
     );
     Ok(())
 }

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::corpus::masking::{MaskRule, RowKey, mask_row};
-use crate::corpus::order::{OrderKey, SourceOrder};
+use crate::corpus::order::{OrderKey, ShardSize, SourceOrder};
 use crate::corpus::packing::pack;
 use crate::corpus::plan::ChunkRef;
 use crate::corpus::random::keyed_number;
@@ -87,13 +87,13 @@ pub fn held_out_rows(
 fn sample(corpus: &Corpus, source: SourceIndex, spec: HeldOutSpec) -> Result<Vec<ChunkRef>> {
     let name = corpus.source_name(source)?;
     let shards = corpus.lengths(source, SplitName::HeldOut)?;
-    let counts: Vec<u32> = shards.iter().map(|shard| shard.len() as u32).collect();
+    let sizes = shards.iter().map(|lengths| ShardSize::of(lengths));
     let key = OrderKey {
         seed: evaluation_seed(name),
         phase: 0,
         source: 0,
     };
-    let order = SourceOrder::new(key, counts, u64::MAX);
+    let order = SourceOrder::new(key, sizes.collect(), u64::MAX);
     let mut chunks = Vec::new();
     let mut tokens = 0;
     if order.chunks() == 0 {

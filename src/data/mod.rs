@@ -10,9 +10,10 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use anyhow::{Context, Result, bail, ensure};
+use tracing::warn;
 
 use crate::corpus::plan::{ChunkRef, PhasePlan};
 use crate::corpus::{Manifest, Shard, Source, Split, StoredFile};
@@ -66,6 +67,7 @@ pub struct Corpus {
     open: OpenShards,
     /// The phase and the block whose shards were last asked for ahead.
     foreseen: Mutex<Option<(u32, u64)>>,
+    small_cache: Once,
 }
 
 #[derive(Debug)]
@@ -125,6 +127,7 @@ impl Corpus {
             manifest,
             sources,
             foreseen: Mutex::default(),
+            small_cache: Once::new(),
         };
         corpus.files.expect(corpus.lengths_files());
         Ok(corpus)
@@ -202,6 +205,12 @@ impl Corpus {
         Ok(())
     }
 
+    /// Bytes that have been fetched from object storage so far: while they grow, a wait for data is
+    /// slow and not stuck.
+    pub fn received_bytes(&self) -> u64 {
+        self.files.received_bytes()
+    }
+
     /// Says that rows from `row` on are about to be read, so that a corpus in object storage
     /// fetches the shards of that row's block and of the next ones in the background.
     pub fn foresee(&self, plan: &PhasePlan, row: RowIndex) {
@@ -223,7 +232,7 @@ impl Corpus {
         let mut seen = BTreeSet::new();
         let mut wishes: Vec<StoredFile> = Vec::new();
         let mut bytes = 0;
-        for ahead in block..=block + BLOCKS_AHEAD {
+        'ahead: for ahead in block..=block + BLOCKS_AHEAD {
             for (source, shard) in plan.shards(ahead) {
                 let stored = self.stored(source, SplitName::Train, shard);
                 let Some(stored) = stored.filter(|_| seen.insert((source, shard))) else {
@@ -232,12 +241,26 @@ impl Corpus {
                 bytes += stored.bytes;
                 // What comes later must not push out of the cache what is read now.
                 if ahead > block && bytes > cache_bytes / 2 {
-                    break;
+                    break 'ahead;
                 }
                 wishes.push(stored.clone());
             }
+            if ahead == block && bytes > cache_bytes {
+                self.tell_once_of_a_small_cache(bytes, cache_bytes);
+            }
         }
         self.files.expect(wishes);
+    }
+
+    fn tell_once_of_a_small_cache(&self, needed_bytes: u64, cache_bytes: u64) {
+        self.small_cache.call_once(|| {
+            warn!(
+                needed_bytes,
+                cache_bytes,
+                "the rows of one block lie in more shards than the cache holds, so that shards are \
+                 fetched again and again; raise `cache_bytes` of `corpus`"
+            );
+        });
     }
 
     /// The same for some chunks of any split.

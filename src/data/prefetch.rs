@@ -56,6 +56,15 @@ struct State {
     ended: bool,
 }
 
+/// How long a batch is waited for.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    /// Since the last sign of life.
+    pub limit: Duration,
+    /// A count that grows while something comes from the corpus's storage.
+    pub fetched_bytes: &'a dyn Fn() -> u64,
+}
+
 impl Prefetcher {
     /// Starts the thread. `build` makes the batch of a request, of any phase; `ahead_max` is the
     /// number of expected batches that are built beyond the wanted one.
@@ -78,12 +87,12 @@ impl Prefetcher {
 
     /// Hands out the batch of `wanted`, built before or now, and sets what is built next.
     ///
-    /// Fails when the build failed, when the thread is gone, or after `timeout`.
+    /// Fails when the build failed, when the thread is gone, or when the patience is at its end.
     pub fn take(
         &self,
         wanted: &BatchRequest,
         expected: &[BatchRequest],
-        timeout: Duration,
+        patience: Patience<'_>,
     ) -> Result<Delivery> {
         let begun = Instant::now();
         let mut state = self.shared.lock();
@@ -99,19 +108,28 @@ impl Prefetcher {
         } = &mut *state;
         ready.retain(|request, _| list.contains(request));
         self.shared.changed.notify_all();
-        let (mut state, _) = self
-            .shared
-            .changed
-            .wait_timeout_while(state, timeout, |state| {
-                !state.ready.contains_key(wanted) && !state.ended
-            })
-            .expect("nothing panics while it holds the state");
+        let limit = patience.limit;
+        let mut fetched_bytes = (patience.fetched_bytes)();
+        let mut state = loop {
+            let missing = |state: &mut State| !state.ready.contains_key(wanted) && !state.ended;
+            let woken = self
+                .shared
+                .changed
+                .wait_timeout_while(state, limit, missing);
+            let (held, outcome) = woken.expect("nothing panics while it holds the state");
+            let now = (patience.fetched_bytes)();
+            if !outcome.timed_out() || now == fetched_bytes {
+                break held;
+            }
+            fetched_bytes = now;
+            state = held;
+        };
         let Some(built) = state.ready.remove(wanted) else {
             if state.ended {
                 bail!("the prefetch thread has ended; its last words are in the log");
             }
             bail!(
-                "no batch of {} rows from row {} of phase {} within {timeout:?}\n  \
+                "no batch of {} rows from row {} of phase {}, and nothing fetched for {limit:?}\n  \
                  hint: the corpus's storage may be slow or gone",
                 wanted.rows.len(),
                 wanted.rows.first().copied().unwrap_or_default(),

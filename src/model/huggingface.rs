@@ -11,14 +11,13 @@ use crate::model::config::{ModelConfig, Preset, SpecialTokens};
 
 /// Keys that must have one value: the encoder does nothing else. An absent key has this value too
 /// in `ModernBertConfig`.
-const FIXED: [(&str, Value); 9] = [
+const FIXED: [(&str, Value); 8] = [
     ("attention_bias", Value::Bool(false)),
     ("mlp_bias", Value::Bool(false)),
     ("norm_bias", Value::Bool(false)),
     ("decoder_bias", Value::Bool(true)),
     ("tie_word_embeddings", Value::Bool(true)),
     ("rope_scaling", Value::Null),
-    ("position_embedding_type", Value::Null),
     ("is_decoder", Value::Bool(false)),
     ("add_cross_attention", Value::Bool(false)),
 ];
@@ -163,6 +162,15 @@ impl Reader {
                 }
             }
         }
+        // A key of BERT that the published files carry and transformers does not read: positions
+        // are rotary whatever it says.
+        match self.keys.get("position_embedding_type") {
+            None | Some(Value::Null) => {}
+            Some(value) if value == "absolute" => {}
+            Some(value) => problems.push(format!(
+                "position_embedding_type is {value}, only \"absolute\" is supported"
+            )),
+        }
         match self.keys.get("hidden_activation").map(Value::as_str) {
             None | Some(Some("gelu")) => {}
             _ => problems.push(format!(
@@ -284,6 +292,32 @@ mod tests {
         assert_eq!(read(&write(&config), "config.json").unwrap(), config);
     }
 
+    /// The keys and values of the published base model's file.
+    #[test]
+    fn the_published_base_model_is_the_preset() {
+        let published = r#"{"architectures": ["ModernBertForMaskedLM"], "attention_bias": false,
+            "attention_dropout": 0.0, "bos_token_id": 50281, "classifier_activation": "gelu",
+            "classifier_bias": false, "classifier_dropout": 0.0, "classifier_pooling": "mean",
+            "cls_token_id": 50281, "decoder_bias": true, "deterministic_flash_attn": false,
+            "embedding_dropout": 0.0, "eos_token_id": 50282, "global_attn_every_n_layers": 3,
+            "global_rope_theta": 160000.0, "gradient_checkpointing": false,
+            "hidden_activation": "gelu", "hidden_size": 768, "initializer_cutoff_factor": 2.0,
+            "initializer_range": 0.02, "intermediate_size": 1152, "layer_norm_eps": 1e-05,
+            "local_attention": 128, "local_rope_theta": 10000.0, "max_position_embeddings": 8192,
+            "mlp_bias": false, "mlp_dropout": 0.0, "model_type": "modernbert", "norm_bias": false,
+            "norm_eps": 1e-05, "num_attention_heads": 12, "num_hidden_layers": 22,
+            "pad_token_id": 50283, "position_embedding_type": "absolute",
+            "repad_logits_with_grad": false, "sep_token_id": 50282,
+            "sparse_pred_ignore_index": -100, "sparse_prediction": false,
+            "torch_dtype": "float32", "transformers_version": "4.47.0.dev0",
+            "vocab_size": 50368}"#;
+        let found = read(published, "config.json").unwrap();
+        let preset = Preset::Base.config();
+        preset.expect_same_architecture(&found, "it").unwrap();
+        assert_eq!(found.max_positions, preset.max_positions);
+        assert_eq!(found.special_tokens, preset.special_tokens);
+    }
+
     #[test]
     fn old_and_new_keys_say_the_same() {
         let old = r#"{"model_type": "modernbert", "global_rope_theta": 1234.5,
@@ -301,6 +335,10 @@ mod tests {
     #[test]
     fn what_cannot_be_honored_is_refused_by_its_key() {
         let cases = [
+            (
+                r#""position_embedding_type": "relative_key""#,
+                "position_embedding_type is \"relative_key\", only \"absolute\" is supported",
+            ),
             (
                 r#""attention_bias": true"#,
                 "attention_bias is true, only false is supported",

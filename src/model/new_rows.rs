@@ -40,8 +40,9 @@ impl NewRows {
     pub fn new(pieces: BTreeMap<u32, Vec<u32>>, old_rows: i64, rows: i64) -> Result<Self> {
         ensure!(
             old_rows <= rows,
-            "the model to start from has {old_rows} tokens, the corpus's tokenizer {rows}\n  \
-             hint: start from a model of the tokenizer that was grown"
+            "the model to start from has {old_rows} rows of embeddings, the corpus's tokenizer \
+             {rows} tokens\n  hint: start from a model of the tokenizer that was grown, or, where \
+             it is, set `vocab_size: {old_rows}` under `model`"
         );
         for id in old_rows..rows {
             ensure!(

@@ -161,11 +161,7 @@ fn what_has_no_origin_is_refused() {
             .to_string()
     };
     for (pieces, old_rows, wanted) in [
-        (
-            &[][..],
-            15,
-            "the model to start from has 15 tokens, the corpus's tokenizer 14",
-        ),
+        (&[][..], 15, "set `vocab_size: 15` under `model`"),
         (
             &[(13, &[3, 4][..])],
             12,

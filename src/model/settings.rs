@@ -1,8 +1,9 @@
 //! The `model` section of a run's YAML.
 //!
-//! It says what to build; the vocabulary and the special tokens come from the corpus, so that a run
-//! cannot contradict its own shards.
+//! It says what to build; the tokens and the special ones among them come from the corpus, so that
+//! a run cannot contradict its own shards.
 
+use anyhow::ensure;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,10 @@ pub struct ModelSettings {
     /// Tokens of the longest document that the encoder is made for.
     #[garde(inner(range(min = 1, max = 1_048_576)))]
     pub max_positions: Option<i64>,
+    /// Rows of the embeddings, where the model to start from has more than the corpus's tokenizer
+    /// has tokens; those beyond stay as they are.
+    #[garde(inner(range(min = 1, max = 16_777_216)))]
+    pub vocab_size: Option<i64>,
     /// Share of the attention output projection's numbers that is dropped while training.
     /// ModernBERT and its clinical successors were trained with 0.1.
     #[serde(default)]
@@ -70,6 +75,7 @@ impl ModelSettings {
             global_rope_base: None,
             local_rope_base: None,
             max_positions: None,
+            vocab_size: None,
             attention_output_dropout: 0.0,
         }
     }
@@ -77,10 +83,17 @@ impl ModelSettings {
     /// The encoder for a corpus made with this tokenizer.
     ///
     /// # Errors
-    /// A shape that cannot be built, with every broken rule.
+    /// A shape that cannot be built, with every broken rule; fewer rows than tokens.
     pub fn resolve(&self, tokenizer: &TokenizerInfo) -> anyhow::Result<ModelConfig> {
+        let tokens = i64::from(tokenizer.vocab_size);
+        let rows = self.vocab_size.unwrap_or(tokens);
+        ensure!(
+            rows >= tokens,
+            "`vocab_size` of `model` is {rows}, the corpus's tokenizer has {tokens} tokens\n  \
+             hint: leave it out, unless the model to start from has more rows than that"
+        );
         let config = ModelConfig {
-            vocab_size: i64::from(tokenizer.vocab_size),
+            vocab_size: rows,
             special_tokens: SpecialTokens {
                 pad: i64::from(tokenizer.pad),
                 cls: i64::from(tokenizer.cls),

@@ -9,10 +9,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::prepare::config::CorpusConfig;
-use crate::prepare::inputs::{NothingThere, Places};
+use crate::prepare::inputs::{FOLDER_HINT, NothingThere, Places};
 use crate::prepare::readers;
-
-pub const PATHS_HINT: &str = "\n  hint: relative paths start at the folder of the configuration";
 
 /// A source of which no file is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +55,7 @@ pub fn take_out_absent(config: &mut CorpusConfig, folder: &Path) -> Result<Vec<A
         .institutions
         .retain(|institution| !institution.sources.is_empty());
     if config.institutions.is_empty() {
-        bail!("{}{PATHS_HINT}", describe(&all_absent));
+        bail!("{}\n  hint: {FOLDER_HINT}", describe(&all_absent));
     }
     Ok(all_absent)
 }

@@ -34,6 +34,9 @@ pub struct Term {
     pub line: usize,
 }
 
+/// A term that is to be a token, with its pieces.
+type Wanted<'a> = (&'a Term, Vec<u32>);
+
 /// What came of a list of terms.
 pub struct Grown {
     pub files: TokenizerFiles,
@@ -93,17 +96,8 @@ pub fn grow(files: &TokenizerFiles, terms: &[Term], extend: bool) -> Result<Grow
         Some(bytes) => NewTokens::parse(bytes, &old.digest)?.pieces,
         None => BTreeMap::new(),
     };
-    let mut single = Vec::new();
-    let mut wanted: Vec<(&Term, Vec<u32>)> = Vec::new();
     old.expect_new(terms)?;
-    for term in terms {
-        let pieces = old.pieces(term)?;
-        if pieces.len() < 2 || old.tokenizer.token_to_id(&term.text).is_some() {
-            single.push(term.line);
-        } else {
-            wanted.push((term, pieces));
-        }
-    }
+    let (single, wanted) = old.sort_out(terms)?;
     let mut free = old.free_ids();
     if wanted.len() > free.len() && !extend {
         bail!(
@@ -204,6 +198,33 @@ impl Old {
             }
         }
         Ok(())
+    }
+
+    /// The lines of terms that are one token already, and the others with their pieces.
+    fn sort_out<'a>(&self, terms: &'a [Term]) -> Result<(Vec<usize>, Vec<Wanted<'a>>)> {
+        let unknown = self.unknown();
+        let mut single = Vec::new();
+        let mut wanted = Vec::new();
+        for term in terms {
+            let pieces = self.pieces(term)?;
+            let is_token = match pieces[..] {
+                [id] => Some(id) != unknown,
+                _ => self.tokenizer.token_to_id(&term.text).is_some(),
+            };
+            if is_token {
+                single.push(term.line);
+            } else {
+                let known = pieces.into_iter().filter(|id| Some(*id) != unknown);
+                wanted.push((term, known.collect()));
+            }
+        }
+        Ok((single, wanted))
+    }
+
+    /// The id of what has no token, for tokenizers that do not fall back to bytes.
+    fn unknown(&self) -> Option<u32> {
+        let unknown = self.json["model"]["unk_token"].as_str()?;
+        self.tokenizer.token_to_id(unknown)
     }
 
     /// The ids that stand for a term after a space.

@@ -60,6 +60,7 @@ pub mod held_out;
 pub mod inputs;
 pub mod objects;
 pub mod output;
+pub mod pattern;
 pub mod progress;
 pub mod readers;
 pub mod save_point;
@@ -232,6 +233,7 @@ impl Preparation<'_> {
                 sources: Vec::new(),
             })
             .collect();
+        progress.expect(self.jobs.iter().map(SourceJob::bytes).sum());
         let made_from = self.fingerprint.sources.iter();
         for ((number, job), fingerprint) in (0..).zip(self.jobs).zip(made_from) {
             let identity = SourceIdentity {

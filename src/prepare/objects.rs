@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, Bytes};
 
-use crate::prepare::inputs::{InputFile, NothingThere, is_pattern, path_matches};
+use crate::prepare::inputs::{InputFile, NothingThere};
+use crate::prepare::pattern::{is_pattern, path_matches};
 use crate::store::backend::Credentials;
 use crate::store::background::{Background, Pending};
 use crate::store::error::StoreError;

@@ -10,6 +10,10 @@ use std::time::Duration;
 use indicatif::{FormattedDuration, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
+use crate::prepare::progress::pace::{Pace, Whole};
+
+mod pace;
+
 /// The time between two log lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 const BAR_REDRAWS_PER_SECOND: u8 = 10;
@@ -44,62 +48,10 @@ pub struct Done {
     pub catching_up: bool,
 }
 
-/// How fast a stage goes, from where its own work begins.
-struct Pace {
-    from: Done,
-    last: Done,
-    since: Instant,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self {
-            from: Done::default(),
-            last: Done::default(),
-            since: Instant::now(),
-        }
-    }
-
-    fn advance(&mut self, done: &Done) {
-        self.last = *done;
-        if done.catching_up {
-            self.from = *done;
-            self.since = Instant::now();
-        }
-    }
-
-    /// Tokens, those of an earlier run included; none while a tokenizer is trained.
-    fn tokens(&self) -> Option<u64> {
-        let tokens = self.last.tokens + self.last.kept_tokens;
-        (tokens > 0).then_some(tokens)
-    }
-
-    /// None where this run has no tokens to count.
-    fn tokens_per_second(&self) -> Option<u64> {
-        tokens_per_second(&self.from, &self.last, self.since.elapsed())
-    }
-
-    fn left(&self, total: u64) -> Option<Duration> {
-        left(&self.from, &self.last, self.since.elapsed(), total)
-    }
-}
-
-fn tokens_per_second(from: &Done, last: &Done, elapsed: Duration) -> Option<u64> {
-    let tokens = last.tokens - from.tokens;
-    (tokens > 0).then(|| (tokens as f64 / elapsed.as_secs_f64().max(1e-3)) as u64)
-}
-
-/// The time for what is left of `total`, as fast as from `from` to `last`.
-fn left(from: &Done, last: &Done, elapsed: Duration, total: u64) -> Option<Duration> {
-    let (done, rest) = (
-        last.done.checked_sub(from.done)?,
-        total.checked_sub(last.done)?,
-    );
-    (done > 0 && !last.catching_up).then(|| elapsed.mul_f64(rest as f64 / done as f64))
-}
-
 /// Follows a preparation. All calls come from one thread.
 pub trait Progress: Send {
+    /// What the stages that count bytes will come to together.
+    fn expect(&mut self, bytes: u64);
     fn begin(&mut self, stage: &Stage);
     fn advance(&mut self, done: &Done);
     fn end(&mut self);
@@ -121,6 +73,7 @@ pub fn for_standard_error() -> Box<dyn Progress> {
 pub struct Silent;
 
 impl Progress for Silent {
+    fn expect(&mut self, _bytes: u64) {}
     fn begin(&mut self, _stage: &Stage) {}
     fn advance(&mut self, _done: &Done) {}
     fn end(&mut self) {}
@@ -130,10 +83,15 @@ impl Progress for Silent {
 /// One bar a stage, on standard error.
 #[derive(Default)]
 pub struct Bar {
-    current: Option<(ProgressBar, Pace)>,
+    current: Option<(ProgressBar, Stage, Pace)>,
+    whole: Whole,
 }
 
 impl Progress for Bar {
+    fn expect(&mut self, bytes: u64) {
+        self.whole.total = bytes;
+    }
+
     fn begin(&mut self, stage: &Stage) {
         let amount = match stage.unit {
             Unit::Bytes => "{bytes}/{total_bytes}",
@@ -147,11 +105,11 @@ impl Progress for Bar {
         let target = ProgressDrawTarget::stderr_with_hz(BAR_REDRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(Some(stage.total), target).with_style(style);
         bar.set_prefix(stage.name.clone());
-        self.current = Some((bar, Pace::new()));
+        self.current = Some((bar, stage.clone(), Pace::new()));
     }
 
     fn advance(&mut self, done: &Done) {
-        let Some((bar, pace)) = &mut self.current else {
+        let Some((bar, stage, pace)) = &mut self.current else {
             return;
         };
         pace.advance(done);
@@ -161,20 +119,23 @@ impl Progress for Bar {
             let tokens = pace.tokens_per_second();
             tokens.map(|tokens| format!("{} tokens/s", HumanCount(tokens)))
         };
-        let left = pace.left(bar.length().unwrap_or(0));
+        let left = pace.left(stage.total);
+        let in_all = pace.left_in_all(stage, &self.whole);
         let parts = [
             Some(format!("{} documents", HumanCount(done.documents))),
             pace.tokens()
                 .map(|tokens| format!("{} tokens", HumanCount(tokens))),
             speed,
             left.map(|left| format!("{} left", FormattedDuration(left))),
+            in_all.map(|left| format!("{} in all", FormattedDuration(left))),
         ];
         bar.set_message(parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
         bar.set_position(done.done);
     }
 
     fn end(&mut self) {
-        if let Some((bar, _)) = self.current.take() {
+        if let Some((bar, stage, pace)) = self.current.take() {
+            self.whole.end_stage(&stage, &pace);
             bar.finish();
         }
     }
@@ -193,6 +154,7 @@ impl Progress for Bar {
 #[derive(Default)]
 pub struct Lines {
     current: Option<Current>,
+    whole: Whole,
 }
 
 struct Current {
@@ -202,9 +164,11 @@ struct Current {
 }
 
 impl Current {
-    fn log(&self, message: &'static str) {
+    fn log(&self, whole: &Whole, message: &'static str) {
         let last = &self.pace.last;
+        let seconds = |left: Duration| Some(left.as_secs()).filter(|left| *left > 0);
         let left = self.pace.left(self.stage.total);
+        let in_all = self.pace.left_in_all(&self.stage, whole);
         tracing::info!(
             source = %self.stage.name,
             percent = (last.done * 100).checked_div(self.stage.total),
@@ -212,13 +176,18 @@ impl Current {
             tokens = self.pace.tokens(),
             kept_tokens = (last.kept_tokens > 0).then_some(last.kept_tokens),
             tokens_per_second = self.pace.tokens_per_second(),
-            seconds_left = left.map(|left| left.as_secs()).filter(|left| *left > 0),
+            seconds_left = left.and_then(seconds),
+            seconds_left_in_all = in_all.and_then(seconds),
             "{message}"
         );
     }
 }
 
 impl Progress for Lines {
+    fn expect(&mut self, bytes: u64) {
+        self.whole.total = bytes;
+    }
+
     fn begin(&mut self, stage: &Stage) {
         self.current = Some(Current {
             stage: stage.clone(),
@@ -234,53 +203,18 @@ impl Progress for Lines {
         current.pace.advance(done);
         if current.logged.elapsed() >= LINE_INTERVAL {
             current.logged = Instant::now();
-            current.log("preparing");
+            current.log(&self.whole, "preparing");
         }
     }
 
     fn end(&mut self) {
         if let Some(current) = self.current.take() {
-            current.log("prepared");
+            current.log(&self.whole, "prepared");
+            self.whole.end_stage(&current.stage, &current.pace);
         }
     }
 
     fn kept(&mut self, folder: &Path) {
         tracing::info!(folder = %folder.display(), "prepared before from the same inputs, kept");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn done(done: u64, tokens: u64, catching_up: bool) -> Done {
-        Done {
-            done,
-            tokens,
-            kept_tokens: 5000,
-            catching_up,
-            ..Done::default()
-        }
-    }
-
-    #[test]
-    fn speed_counts_from_where_the_interrupted_run_was() {
-        let (from, elapsed) = (done(400, 10, true), Duration::from_secs(2));
-        let last = done(500, 210, false);
-        assert_eq!(tokens_per_second(&from, &last, elapsed), Some(100));
-        let rest = left(&from, &last, elapsed, 1000);
-        assert_eq!(rest, Some(Duration::from_secs(10)));
-        assert_eq!(left(&from, &from, elapsed, 1000), None);
-        assert_eq!(left(&from, &last, elapsed, 0), None);
-    }
-
-    #[test]
-    fn pace_begins_where_this_run_does() {
-        let mut pace = Pace::new();
-        pace.advance(&done(300, 4, true));
-        pace.advance(&done(400, 10, true));
-        pace.advance(&done(500, 210, false));
-        assert_eq!((pace.from.done, pace.from.tokens), (400, 10));
-        assert_eq!(pace.tokens(), Some(5210));
     }
 }

@@ -61,10 +61,15 @@ impl SourceJob<'_> {
         readers::open(self.institution, self.source, files, Arc::clone(counts))
     }
 
+    /// Bytes of its files, as stored.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
     fn stage(&self) -> Stage {
         let (unit, total) = match &self.source.read {
             ReadConfig::Synthetic(config) => (Unit::Documents, config.documents),
-            _ => (Unit::Bytes, self.files.iter().map(|file| file.bytes).sum()),
+            _ => (Unit::Bytes, self.bytes()),
         };
         Stage {
             name: self.name(),

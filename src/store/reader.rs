@@ -156,9 +156,9 @@ impl Reader {
         self.store.url(key)
     }
 
-    /// How long nothing may come before a read is given up.
+    /// How long nothing may come before a read is given up, its last attempt included.
     pub fn give_up_after(&self) -> Duration {
-        self.patience.give_up
+        self.patience.give_up + self.patience.stall
     }
 
     /// A whole object, for what is small.

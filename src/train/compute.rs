@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::collective::Collective;
 use crate::data::blueprint::Blueprint;
-use crate::data::prefetch::Prefetcher;
+use crate::data::prefetch::{Patience, Prefetcher};
 use crate::evaluate::HeldOut;
 use crate::ids::{CommandId, Generation, Rank, Step};
 use crate::model::encoder::Precision;
@@ -32,7 +32,8 @@ use crate::train::sums::Sums;
 
 mod boundary;
 
-/// How long the loader may take for a batch before the wait is a named failure.
+/// How long the loader may take for a batch, with nothing coming from the corpus's storage, before
+/// the wait is a named failure.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// What the worker's shell tells the compute thread.
@@ -142,7 +143,6 @@ impl CommandQueue {
 impl Trainer {
     /// Steps until the schedule's end, or until a stop.
     pub fn run(mut self) -> Result<Ended> {
-        self.tell(Outbox::Ready)?;
         if self.position.fresh {
             self.evaluate(EvaluationMoment::Start, self.position.progress.phase)?;
         }
@@ -207,7 +207,11 @@ impl Trainer {
             .into_iter()
             .collect();
         let wanted = Blueprint::share(plan, self.rank, world);
-        let delivery = self.prefetcher.take(&wanted, &expected, BATCH_TIMEOUT)?;
+        let patience = Patience {
+            limit: BATCH_TIMEOUT,
+            fetched_bytes: &|| self.blueprint.corpus.received_bytes(),
+        };
+        let delivery = self.prefetcher.take(&wanted, &expected, patience)?;
         let mut local = self.sums(plan.step);
         let bad_rows = self
             .engine

@@ -17,6 +17,7 @@ use crate::collective::gloo::{Gloo, Seat, connect_store, serve_store};
 use crate::collective::solo::Solo;
 use crate::config::RunConfig;
 use crate::corpus::TOKENIZER_FILE;
+use crate::corpus::new_tokens::NEW_TOKENS_FILE;
 use crate::corpus::random::keyed_number;
 use crate::data::Corpus;
 use crate::data::blueprint::Blueprint;
@@ -86,6 +87,10 @@ impl Launch {
         let mut engine = self.engine(&blueprint, &engine_model)?;
         let position = self.position(&blueprint, &mut engine)?;
         spread(&mut engine, collective.as_ref())?;
+        // What follows may fetch gigabytes from the corpus's storage, with deadlines of its own.
+        self.outbox
+            .blocking_send(Outbox::Ready)
+            .context("the worker's shell has ended")?;
         let held_out = self.held_out(&blueprint)?;
         let snapshots = self.snapshots(&blueprint)?;
         let builder = blueprint.clone();
@@ -291,9 +296,12 @@ impl Launch {
     }
 }
 
+/// The tokenizer as it lies beside the shards, with what says where its new tokens come from.
 fn tokenizer_files(corpus: &Corpus) -> Result<Vec<(String, Bytes)>> {
+    let grown = corpus.manifest().tokenizer.new_tokens.is_some();
     [TOKENIZER_FILE, "tokenizer_config.json"]
         .into_iter()
+        .chain(grown.then_some(NEW_TOKENS_FILE))
         .map(|name| Ok((name.to_owned(), Bytes::from(corpus.read_file(name)?))))
         .collect()
 }

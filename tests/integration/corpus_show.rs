@@ -31,9 +31,7 @@ impl Place {
     /// A prepared corpus in `corpus`, of two institutions; some of the second one's documents say
     /// something private, one is empty.
     fn new(settings: &Value) -> Self {
-        let place = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let place = Self::empty();
         let notes: Vec<String> = (0..90)
             .map(|number| {
                 let text = match number {
@@ -47,6 +45,17 @@ impl Place {
             })
             .collect();
         fs::write(place.path("notes.jsonl"), notes.join("\n")).unwrap();
+        place.prepare(settings);
+        place
+    }
+
+    fn empty() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn prepare(&self, settings: &Value) {
         let synthetic = json!({"synthetic": {"style": "discharge_summary", "documents": 40}});
         let mut yaml = json!({
             "name": "mixed",
@@ -68,9 +77,8 @@ impl Place {
         for (key, value) in settings.as_object().unwrap() {
             yaml[key] = value.clone();
         }
-        fs::write(place.path("corpus.yaml"), yaml.to_string()).unwrap();
-        place.good(&["prepare", "corpus.yaml"]);
-        place
+        fs::write(self.path("corpus.yaml"), yaml.to_string()).unwrap();
+        self.good(&["prepare", "corpus.yaml"]);
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
@@ -336,6 +344,26 @@ fn the_page_is_well_formed_and_says_what_the_manifest_says() {
         page.matches("of the documents, ").count(),
         bins[0] + bins[1] + 1
     );
+}
+
+/// Most corpora have one document that is longer than all others.
+#[test]
+fn the_page_is_well_formed_where_a_bin_is_rare() {
+    let rare = json!([{"id": "north", "name": "North", "sources": [{
+        "id": "lines", "licence": "none",
+        "read": {"json_lines": {"path": "lines.jsonl", "text": "text"}},
+    }]}]);
+    let place = Place::empty();
+    let mut lines: Vec<String> = (0..3000)
+        .map(|number| json!({"text": format!("Pulse {number}.")}).to_string())
+        .collect();
+    lines.push(json!({"text": "A long night. ".repeat(200)}).to_string());
+    fs::write(place.path("lines.jsonl"), lines.join("\n")).unwrap();
+    place.prepare(&json!({"institutions": rare, "max_length": 4096}));
+    place.good(&["corpus", "show", "corpus", "--report", "page.html"]);
+    let page = fs::read_to_string(place.path("page.html")).unwrap();
+    assert!(page.contains("&lt; 0.1 % of the documents"));
+    assert!(rows(&place.path("page.html")).len() > 3);
 }
 
 #[test]

@@ -393,7 +393,7 @@ fn a_tiled_model_runs() {
 fn masks_are_filled_with_the_most_probable_tokens() {
     let path = root().join("../shared/data/tokenizer/modernbert/tokenizer.json");
     if !path.exists() {
-        println!("skipped: there is no tokenizer at {}", path.display());
+        crate::support::skipped(&format!("there is no tokenizer at {}", path.display()));
         return;
     }
     let tokenizer = tokenizers::Tokenizer::from_file(&path).unwrap();

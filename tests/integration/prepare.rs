@@ -166,7 +166,6 @@ fn read_shard(root: &Path, shard: &Shard) -> Vec<Chunk> {
 }
 
 /// The corpus of the real text beside the project and its file; says so where there is none.
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn shared_corpus() -> Option<(CorpusConfig, PathBuf)> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let origin = project.join("configs/corpus/shared.yaml");
@@ -174,7 +173,7 @@ fn shared_corpus() -> Option<(CorpusConfig, PathBuf)> {
     if project.join("../shared/data").exists() {
         return Some((config, origin));
     }
-    println!("skipped: no ../shared/data");
+    crate::support::skipped("no ../shared/data");
     None
 }
 

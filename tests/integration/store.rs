@@ -224,7 +224,7 @@ async fn folders_that_cannot_be_written_end_in_one_clear_error() {
             "{error}"
         );
     } else {
-        println!("skipped: this system has no /sys/kernel");
+        crate::support::skipped("this system has no /sys/kernel");
     }
 }
 

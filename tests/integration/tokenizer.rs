@@ -3,8 +3,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "in a test, a step that fails is a panic, and what is skipped is said"
+    reason = "in a test, a step that fails is a panic"
 )]
 
 use std::fs;
@@ -100,7 +99,7 @@ fn modernbert() -> Option<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = project.join("../shared/data/tokenizer/modernbert");
     if !folder.exists() {
-        println!("skipped: no ../shared/data");
+        crate::support::skipped("no ../shared/data");
         return None;
     }
     Some(folder)

@@ -124,8 +124,8 @@ impl Axes {
                  width=\"{width:.2}\" height=\"{:.2}\"/></g>",
                 grouped(bin.from),
                 grouped(bin.from * 2 - 1),
-                percent(share),
-                percent(tokens(bin, source)),
+                escape(percent(share)),
+                escape(percent(tokens(bin, source))),
                 BASE - y
             );
         }

@@ -16,6 +16,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use tracing::warn;
 
 use crate::corpus::StoredFile;
 use crate::telemetry::file_time;
@@ -131,24 +132,28 @@ impl Cache {
 
     /// Starts a file that is to become `digest`; the caller has the claim on it.
     pub(in crate::data) fn part(&self, digest: &str) -> Result<Part> {
-        let number = PARTS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{digest}.{}-{number}.{PART}", std::process::id());
-        let path = self.folder.join(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(|error| cannot("write", &path, &error))?;
-        Ok(Part { path, file })
+        loop {
+            let number = PARTS.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{digest}.{}-{number}.{PART}", std::process::id());
+            let path = self.folder.join(name);
+            // Where there are no locks, a container's process of the same number may be at it.
+            let mut options = OpenOptions::new();
+            match options.read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok(Part { path, file }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot("write", &path, &error)),
+            }
+        }
     }
 
     /// Makes a finished part the file of its digest, and holds the bound again.
     pub(in crate::data) fn keep(&self, part: &Part, digest: &str) -> Result<File> {
         let path = self.folder.join(digest);
         fs::rename(&part.path, &path).map_err(|error| cannot("write", &path, &error))?;
-        self.make_room(0, Some(digest))?;
+        // The file is right and in its place, whatever cannot be removed beside it.
+        if let Err(error) = self.make_room(0, Some(digest)) {
+            warn!("the corpus cache is beyond its bound: {error:#}");
+        }
         part.file
             .try_clone()
             .map_err(|error| cannot("open", &path, &error))

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ const AHEAD_MAX: usize = 4;
 const WRONG_MAX: usize = 5;
 /// How often a rank looks whether another has finished a download.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Looks between two listings of the cache, which tell how far the other rank is.
+const LOOKS_PER_LISTING: u32 = 50;
 /// The cache's place in the user's home, where none is named.
 const CACHE_FOLDER_DEFAULT: &str = ".cache/cohort";
 pub(super) const UPLOAD_AGAIN: &str =
@@ -48,6 +51,8 @@ struct Shared {
     reader: Reader,
     cache: Cache,
     ahead: Mutex<Ahead>,
+    /// Bytes that have come so far, of any file.
+    received: AtomicU64,
 }
 
 /// What will be wanted, most urgent first.
@@ -93,6 +98,7 @@ impl Remote {
                 reader,
                 cache,
                 ahead,
+                received: AtomicU64::new(0),
             }),
             background: Background::start("cohort-fetch")?,
         })
@@ -108,6 +114,11 @@ impl Remote {
 
     pub(super) fn cache_bytes(&self) -> u64 {
         self.shared.cache.bytes_max()
+    }
+
+    /// Bytes that have come so far, of any file.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.shared.received.load(Ordering::Relaxed)
     }
 
     /// The whole of a small object, past the cache.
@@ -136,9 +147,14 @@ impl Remote {
     /// Sets what is downloaded in the background, in this order. What was wished before and has not
     /// begun is forgotten.
     pub(super) fn expect(&self, wishes: Vec<StoredFile>) {
+        let mut wishes = wishes;
+        // Looking up what is there marks it as used: what is fetched now does not push it out.
+        wishes.retain(|stored| self.shared.cache.find(stored).is_none());
         let mut ahead = self.shared.lock();
         ahead.wishes = wishes.into();
-        while ahead.active < AHEAD_MAX.min(ahead.wishes.len()) {
+        // Those at work may be at what is wished for no longer.
+        let wanted = AHEAD_MAX.min(ahead.active + ahead.wishes.len());
+        while ahead.active < wanted {
             ahead.active += 1;
             drop(
                 self.background
@@ -200,7 +216,8 @@ impl Shared {
                 checked: false,
             })
         };
-        let mut progress = (self.cache.partial_bytes(&stored.digest), Instant::now());
+        let mut progress = (0, Instant::now());
+        let mut looks = 0_u32;
         loop {
             if let Some(obtained) = found() {
                 return Ok(obtained);
@@ -216,7 +233,10 @@ impl Shared {
                     checked: true,
                 });
             }
-            self.expect_progress(stored, &mut progress)?;
+            if looks.is_multiple_of(LOOKS_PER_LISTING) {
+                self.expect_progress(stored, &mut progress)?;
+            }
+            looks += 1;
             sleep(POLL_INTERVAL).await;
         }
     }
@@ -225,6 +245,8 @@ impl Shared {
     fn expect_progress(&self, stored: &StoredFile, last: &mut (u64, Instant)) -> Result<()> {
         let bytes = self.cache.partial_bytes(&stored.digest);
         if bytes != last.0 {
+            self.received
+                .fetch_add(bytes.saturating_sub(last.0), Ordering::Relaxed);
             *last = (bytes, Instant::now());
         }
         let limit = 2 * self.reader.give_up_after();
@@ -264,6 +286,8 @@ impl Shared {
             .reader
             .download(&stored.file, Some(stored.bytes), |bytes| {
                 hasher.update(bytes);
+                self.received
+                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 part.write(bytes)
             });
         match read.await {

@@ -81,6 +81,7 @@ fn a_missing_or_cut_shard_names_itself_before_it_is_read() {
     let (folder, _, _) = corpus();
     let path = folder.path().join(SHARD);
     let bytes = fs::read(&path).unwrap();
+    let digest = blake3::hash(&bytes).to_hex();
     fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
     let early = || {
         nameless(
@@ -89,8 +90,8 @@ fn a_missing_or_cut_shard_names_itself_before_it_is_read() {
         )
     };
     let cut = format!(
-        "source `us/notes`, file CORPUS/{SHARD}: the file has {} bytes, the manifest says {}\n  \
-         hint: run cohort prepare again",
+        "source `us/notes`, file CORPUS/{SHARD}: the file has {} bytes, the manifest says {} \
+         (digest {digest})\n  hint: run cohort prepare again",
         bytes.len() - 8,
         bytes.len()
     );
@@ -99,8 +100,8 @@ fn a_missing_or_cut_shard_names_itself_before_it_is_read() {
     for message in [early(), read_error(folder.path())] {
         assert!(
             message.starts_with(&format!(
-                "source `us/notes`, file CORPUS/{SHARD}: cannot open the shard\n  \
-                 hint: run cohort prepare again"
+                "source `us/notes`, file CORPUS/{SHARD}: cannot open the shard of digest \
+                 {digest}\n  hint: run cohort prepare again"
             )),
             "{message}"
         );
@@ -144,10 +145,11 @@ fn lengths_that_are_not_the_manifests_are_refused() {
     assert_eq!(
         lengths_error(folder.path()),
         format!(
-            "source `us/notes`: file CORPUS/{file}: the file has {} bytes, the manifest says {}\n  \
-             hint: run cohort prepare again",
+            "source `us/notes`: file CORPUS/{file}: the file has {} bytes, the manifest says {} \
+             (digest {})\n  hint: run cohort prepare again",
             bytes.len() + 1,
-            bytes.len()
+            bytes.len(),
+            blake3::hash(&bytes).to_hex()
         )
     );
     fs::write(&path, &bytes).unwrap();

@@ -21,6 +21,8 @@ pub(super) const SQUARES: &str = ".exp_avg_sq";
 /// Classes whose moments are those of StableAdamW: optimi's, and the training code's own.
 const CLASSES: [&str; 2] = ["StableAdamW", "DecoupledStableAdamW"];
 const GROUPS_MAX: usize = 64;
+/// Entries of one parameter's state; there are three or four.
+const STATE_ENTRIES_MAX: usize = 64;
 /// Beyond this an fp64 step would lose its last digit.
 const STEPS_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -82,6 +84,13 @@ impl SavedOptimizer {
                     .clone(),
                 _ => bail!("the state of a parameter is under {}", key.describe()),
             };
+            // A file of a few bytes can name one large dictionary for every parameter.
+            let size = state.entries().map_or(0, |entries| entries.len());
+            ensure!(
+                size <= STATE_ENTRIES_MAX,
+                "{} has a state of {size} entries, at most {STATE_ENTRIES_MAX} are read",
+                shown(&parameter)
+            );
             for (name, key) in moment_names(&parameter)
                 .into_iter()
                 .zip(["exp_avg", "exp_avg_sq"])

@@ -53,6 +53,15 @@ pub fn read(file: TextFile, config: &CsvConfig) -> Result<Documents> {
             )
         })
         };
+    for field in &layout.names {
+        let same = names.iter().filter(|name| name.trim() == field).count();
+        if same > 1 {
+            return Err(anyhow!(
+                "{}, line 1: {same} columns {field:?}\n  hint: give the columns names of their own",
+                path.display()
+            ));
+        }
+    }
     let columns = layout
         .names
         .iter()

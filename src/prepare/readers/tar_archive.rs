@@ -15,7 +15,7 @@ use tar::{Archive, EntryType};
 
 use crate::prepare::compression::{self, Bytes};
 use crate::prepare::fault::{DOCUMENT_BYTES_MAX, Fault, file_error};
-use crate::prepare::inputs::path_matches;
+use crate::prepare::pattern::path_matches;
 use crate::prepare::text::{Opening, TextFile};
 
 const BLOCK_BYTES: usize = 512;

@@ -102,7 +102,7 @@ fn conversation(
 
 /// The tier of a speaker's own file; a second one is of something else, or of somebody else.
 fn only_tier(path: &Path, tiers: Vec<Tier>) -> Result<Intervals> {
-    if tiers.len() > 1 {
+    if tiers.len() != 1 {
         return Err(anyhow!(
             "{}: {} tiers of intervals, where a speaker's own file has one\n  hint: leave the \
              others out of the file, or name tiers with `speakers` and no {{speaker}} in `path`",
@@ -202,6 +202,12 @@ fn without_marks(text: &str) -> String {
         kept.push_str(before);
         if let Some(length) = mark_length(mark) {
             rest = &mark[length..];
+            // One that stands alone is something between two words; a pair goes around some.
+            let alone = mark[..length].ends_with("/>");
+            let in_word = |c: char| c.is_alphanumeric();
+            if alone && kept.ends_with(in_word) && rest.starts_with(in_word) {
+                kept.push(' ');
+            }
         } else {
             kept.push('<');
             rest = &mark[1..];

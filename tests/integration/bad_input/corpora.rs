@@ -166,7 +166,16 @@ fn sources_that_are_not_there() {
         String::from_utf8(fs::read(place.path("corpus/manifest.json")).unwrap()).unwrap();
     assert!(!manifest.contains("letters") && !manifest.contains("ward"));
 
-    // What is there and is not as it must be is not left out.
+    // What is there in part is not left out.
+    fs::create_dir(place.path("calls")).unwrap();
+    place.write("calls/1_a.TextGrid", "");
+    insta::assert_snapshot!(place.refused(&["prepare", "corpus.yaml", "--available"]), @r"
+    error: ward/calls: no file matches calls/*_b.TextGrid
+      hint: relative paths start at the folder of the configuration
+    ");
+    fs::remove_dir_all(place.path("calls")).unwrap();
+
+    // Nor is what is there and not as it must be.
     fs::create_dir(place.path("letters")).unwrap();
     let unlike = CATALOG.replace("letters/*.txt", "letters");
     place.write("corpus.yaml", unlike);

@@ -36,6 +36,7 @@ pub struct Recorder {
 }
 
 impl Progress for Recorder {
+    fn expect(&mut self, _bytes: u64) {}
     fn begin(&mut self, stage: &Stage) {
         self.begun.push(stage.name.clone());
     }

@@ -18,7 +18,7 @@ const VARIABLE: &str = "COHORT_PYTHON";
 pub fn has_transformers() -> bool {
     let named = env::var(VARIABLE).is_ok();
     if !named {
-        println!("skipped: {VARIABLE} names no Python with transformers");
+        crate::support::skipped(&format!("{VARIABLE} names no Python with transformers"));
     }
     named
 }
@@ -31,7 +31,7 @@ pub fn has(package: &str) -> bool {
         .and_then(|python| Command::new(python).args(["-c", &import]).output().ok());
     let found = found.is_some_and(|output| output.status.success());
     if !found {
-        println!("skipped: {VARIABLE} names no Python with {package}");
+        crate::support::skipped(&format!("{VARIABLE} names no Python with {package}"));
     }
     found
 }

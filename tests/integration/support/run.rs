@@ -250,6 +250,19 @@ impl Run {
         self.write_yaml();
     }
 
+    /// What the program says where it refuses the run.
+    #[track_caller]
+    pub fn refused(&self, command: &str) -> String {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_cohort"))
+            .arg(command)
+            .arg(self.yaml())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
+    }
+
     /// The YAML, written as JSON, which is YAML too.
     fn write_yaml(&self) {
         fs::write(self.yaml(), self.settings.to_string()).unwrap();

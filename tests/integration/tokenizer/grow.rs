@@ -205,6 +205,37 @@ fn terms_that_are_tokens_already_stay_as_they_are() {
     assert!(told.contains("2 terms already one token, so left alone: lines 1, 3"));
 }
 
+/// A tokenizer that does not fall back to bytes has one token for all that it does not know.
+#[test]
+fn a_term_that_was_unknown_becomes_a_token() {
+    let place = Place::new();
+    let vocabulary = json!({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "[MASK]": 4,
+        "fever": 5, "meto": 6, "##pro": 7});
+    let added: Vec<Value> = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+        .iter()
+        .zip(0..)
+        .map(|(content, id)| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    let old = json!({"version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary}});
+    place.write("old/tokenizer.json", old.to_string());
+    let told = grow(&place, "old", "fever\nHbA1c\nmetopro\n", "grown", true);
+    assert!(told.starts_with("2 terms made tokens"), "{told}");
+    assert!(
+        told.contains("1 term already one token, so left alone: line 1"),
+        "{told}"
+    );
+    // Of the first nothing was known; the second had pieces.
+    let pieces = place.record("grown")["pieces"].clone();
+    assert_eq!((&pieces["8"], &pieces["9"]), (&json!([]), &json!([6, 7])));
+}
+
 #[test]
 fn what_cannot_be_a_term_is_refused_by_its_line() {
     let place = Place::new();

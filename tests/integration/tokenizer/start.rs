@@ -145,12 +145,24 @@ fn new_tokens_start_as_the_mean_of_their_pieces() {
     let given = corpus(&place, "given", "given-corpus");
     let start = json!({"hugging_face": newest(&second)});
     let third = begun(&given, &start);
-    let set = pieces(&place, "given");
-    assert_eq!(set.keys().copied().collect::<Vec<_>>(), [514, 515]);
+    // Its record tells of both growths; the second model knows the tokens of the first.
+    let mut set = pieces(&place, "given");
+    assert_eq!(
+        set.keys().copied().collect::<Vec<_>>(),
+        (512..576).collect::<Vec<_>>()
+    );
+    set.retain(|id, _| [514, 515].contains(id));
     check_rows(&second, &third, &set);
     let apart = held_out_loss(&third, 0) - held_out_loss(&second, 0);
     assert!(apart.abs() < 2.0 / 576.0 * 10.0, "{apart}");
     println!("loss {end:.4}, with 64 more ids {start_loss:.4}, with 2 given away {apart:+.2e}");
+
+    // The record travels with the checkpoint, for whoever prepares a corpus with its tokenizer.
+    let in_checkpoint = Path::new(&newest(&third)).join("new_tokens.json");
+    assert_eq!(
+        fs::read(in_checkpoint).unwrap(),
+        fs::read(place.path("given/new_tokens.json")).unwrap()
+    );
 
     // Its own checkpoint knows the tokens: they are not set again.
     let trained = Run::new(json!({"corpus": given, "start": start, "phases": [stable(5_000)]}));
@@ -223,4 +235,52 @@ fn moments_of_new_tokens_begin_at_zero() {
         old_ones_differ |= !of_zero;
     }
     assert!(old_ones_differ);
+}
+
+/// Rows belong to tokens, not to numbers.
+#[test]
+fn a_model_of_another_tokenizer_is_refused() {
+    let place = Place::new();
+    let common = Corpus::shared();
+    let first = Run::new(json!({"corpus": common.path(), "phases": [stable(2_000)]}));
+    first.train();
+    place.write("other/tokenizer.json", small());
+    let other = corpus(&place, "other", "other-corpus");
+    let start = json!({"hugging_face": newest(&first)});
+    let run = Run::new(json!({"corpus": other, "start": start, "phases": [stable(500)]}));
+    let error = run.refused("train");
+    assert!(
+        error.contains("is another one in the corpus's tokenizer"),
+        "{error}"
+    );
+    assert!(
+        error.contains("hint: prepare the corpus with the tokenizer.json"),
+        "{error}"
+    );
+}
+
+/// Some models have more rows than their tokenizer has tokens.
+#[test]
+fn rows_beyond_the_tokenizer_stay() {
+    let common = Corpus::shared();
+    let padded = json!({"vocab_size": 576});
+    let phases = [stable(500)];
+    let first = Run::new(json!({"corpus": common.path(), "model": padded, "phases": phases}));
+    first.train();
+    assert_eq!(rows(&first, EMBEDDINGS).len(), 576);
+    let start = json!({"hugging_face": newest(&first)});
+    let run = |model: &Value| {
+        let model = model.clone();
+        Run::new(json!({"corpus": common.path(), "start": start, "model": model, "phases": phases}))
+    };
+    let error = run(&json!({})).refused("train");
+    assert!(error.contains("vocab_size is 576, expected 512"), "{error}");
+    let second = run(&padded);
+    second.train();
+    assert_eq!(
+        rows(&first, EMBEDDINGS)[512..],
+        rows(&second, EMBEDDINGS)[512..]
+    );
+    let error = run(&json!({"vocab_size": 511})).refused("train");
+    assert!(error.contains("`vocab_size` of `model` is 511"), "{error}");
 }

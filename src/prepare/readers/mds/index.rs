@@ -13,7 +13,7 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde::Deserialize;
 
 use crate::prepare::config::readers::MdsConfig;
-use crate::prepare::inputs::{self, InputFile, Places};
+use crate::prepare::inputs::{self, InputFile, NothingThere, Places};
 use crate::prepare::objects::is_object;
 
 pub const INDEX_FILE: &str = "index.json";
@@ -90,7 +90,7 @@ pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFi
         let shards = read(&index.path)?;
         files.push(index);
         for shard in shards {
-            files.push(inputs::literal(&shard.path)?);
+            files.push(inputs::literal(&shard.path).map_err(NothingThere::in_part)?);
         }
     }
     Ok(files)
@@ -145,7 +145,7 @@ fn shard(index: &Path, entry: Entry) -> Result<Shard> {
         _ => (&entry.raw_data, false),
     };
     let path = folder.join(inside(stored)?);
-    let found = inputs::literal(&path)?;
+    let found = inputs::literal(&path).map_err(NothingThere::in_part)?;
     if found.bytes != stored.bytes {
         return Err(anyhow!(
             "{} has {} bytes, where the index says {}\n  hint: copy the shard again",

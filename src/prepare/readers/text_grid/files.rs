@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use crate::prepare::config::readers::{SPEAKER, TextGridConfig};
-use crate::prepare::inputs::{self, InputFile, Places};
+use crate::prepare::inputs::{InputFile, NothingThere, Places};
+use crate::prepare::pattern::name_matches;
 
 /// The files of each conversation one after the other, within it in the order of the speakers.
 ///
@@ -21,9 +22,17 @@ pub fn find_files(config: &TextGridConfig, places: &Places<'_>) -> Result<Vec<In
     let pattern = pattern.to_string_lossy();
     let mut conversations: BTreeMap<(PathBuf, String), BTreeMap<&str, InputFile>> = BTreeMap::new();
     let mut owners: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    let mut nothing = None;
     for speaker in config.speakers.keys() {
         let own = path.with_file_name(pattern.replace(SPEAKER, speaker));
-        for file in places.expand(&own)? {
+        let found = match places.expand(&own) {
+            Err(error) if error.is::<NothingThere>() => {
+                nothing.get_or_insert(error);
+                continue;
+            }
+            found => found?,
+        };
+        for file in found {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
             let Some(common) = without_speaker(&pattern, speaker, &name) else {
                 bail!(
@@ -42,6 +51,13 @@ pub fn find_files(config: &TextGridConfig, places: &Places<'_>) -> Result<Vec<In
             let key = (file.path.with_file_name(""), common);
             conversations.entry(key).or_default().insert(speaker, file);
         }
+    }
+    if let Some(error) = nothing {
+        return Err(if conversations.is_empty() {
+            error
+        } else {
+            NothingThere::in_part(error)
+        });
     }
     let mut files = Vec::new();
     for found in conversations.into_values() {
@@ -68,7 +84,7 @@ fn without_speaker(pattern: &str, speaker: &str, name: &str) -> Option<String> {
     let mut places = places.filter(|at| name[*at..].starts_with(speaker));
     let place = places.find(|at| {
         let rest = &name[at + speaker.len()..];
-        inputs::name_matches(before, &name[..*at]) && inputs::name_matches(after, rest)
+        name_matches(before, &name[..*at]) && name_matches(after, rest)
     })?;
     let rest = &name[place + speaker.len()..];
     Some(format!("{}{SPEAKER}{rest}", &name[..place]))

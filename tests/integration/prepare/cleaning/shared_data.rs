@@ -21,11 +21,10 @@ use super::likeness::{edited, jaccard, runs, settings};
 use crate::prepare::text_of;
 
 /// The configuration of the shared texts; nothing where they are not there.
-#[expect(clippy::print_stdout, reason = "a test that skips says so")]
 fn origin() -> Option<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !project.join("../shared/data").exists() {
-        println!("skipped: no ../shared/data");
+        crate::support::skipped("no ../shared/data");
         return None;
     }
     Some(project.join("configs/corpus/shared.yaml"))

@@ -104,12 +104,12 @@ fn shape(error: &str) -> String {
 fn a_full_disk_costs_what_was_not_finished() {
     let workspace = workspace();
     let output = match run(&workspace, &["unshare", "-rm"], ON_A_SMALL_DISK) {
-        Err(error) => return println!("skipped: no program unshare: {error}"),
+        Err(error) => return crate::support::skipped(&format!("no program unshare: {error}")),
         Ok(output) => output,
     };
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(77) || said.contains("unshare failed") {
-        println!("skipped: no disk of its own for this test: {said}");
+        crate::support::skipped(&format!("no disk of its own for this test: {said}"));
         return;
     }
     let error = first_error(&workspace, &output);
