@@ -1,7 +1,7 @@
 //! From a file's bytes to what they are compressed from, by the magic number at the start.
 //!
 //! Plain, gzip, zstd and xz, each of one or several streams after each other. The memory of a
-//! decoder is bounded whatever its data say.
+//! decoder is bounded whatever its data say; data that ask for more are told from damaged ones.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,17 +11,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
-use liblzma::stream::{CONCATENATED, Stream};
+use liblzma::stream::{self, CONCATENATED, Stream};
 
+use crate::prepare::compression::gzip::Gzip;
 use crate::prepare::fault::{Fault, file_error};
 use crate::prepare::inputs::InputFile;
 use crate::prepare::objects::ObjectInput;
 use crate::store::error::StoreError;
 
+mod gzip;
+
 const READ_BYTES: usize = 128 << 10;
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
+/// The first byte of a frame that zstd passes over counts up to 0x5f (RFC 8878, 3.1.2); pzstd puts
+/// one before each of its frames.
+const ZSTD_SKIPPABLE_MAGIC: (u8, &[u8]) = (0x50, &[0x2a, 0x4d, 0x18]);
+/// What the library says of a window beyond its limit, 128 MiB; it passes no code on.
+const ZSTD_TOO_LARGE: &str = "Frame requires too much memory for decoding";
 /// For the dictionary that xz data ask for; `xz -9` asks for 64 MiB.
 const XZ_MEMORY_BYTES_MAX: u64 = 320 << 20;
 
@@ -84,9 +92,8 @@ fn open_buffered(path: &Path, counts: &Arc<ReadCounts>) -> Result<BufReader<Coun
 pub fn decompress(mut input: impl BufRead + Send + 'static) -> io::Result<Bytes> {
     let start = input.fill_buf()?;
     let (format, input): (_, Bytes) = if start.starts_with(GZIP_MAGIC) {
-        let decoder = flate2::bufread::MultiGzDecoder::new(input);
-        ("gzip", Box::new(decoder))
-    } else if start.starts_with(ZSTD_MAGIC) {
+        ("gzip", Box::new(Gzip::new(input)))
+    } else if start.starts_with(ZSTD_MAGIC) || is_skippable(start) {
         let decoder = zstd::stream::read::Decoder::with_buffer(input)?;
         ("zstd", Box::new(decoder))
     } else if start.starts_with(XZ_MAGIC) {
@@ -113,6 +120,7 @@ impl Read for Decompressor {
             io::ErrorKind::UnexpectedEof => Fault::EndsEarly { format }.into(),
             _ if error.raw_os_error().is_some() => error,
             _ if is_of_store(&error) => error,
+            _ if asks_for_memory(&error) => Fault::Memory { format }.into(),
             _ => Fault::Damaged { format }.into(),
         })
     }
@@ -121,6 +129,17 @@ impl Read for Decompressor {
 fn is_of_store(error: &io::Error) -> bool {
     let inner = error.get_ref();
     inner.is_some_and(|inner| inner.downcast_ref::<StoreError>().is_some())
+}
+
+fn is_skippable(start: &[u8]) -> bool {
+    let (first, rest) = ZSTD_SKIPPABLE_MAGIC;
+    start.first().is_some_and(|byte| byte & 0xf0 == first) && start[1..].starts_with(rest)
+}
+
+fn asks_for_memory(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    let of_xz = inner.and_then(|inner| inner.downcast_ref::<stream::Error>());
+    of_xz == Some(&stream::Error::MemLimit) || error.to_string() == ZSTD_TOO_LARGE
 }
 
 /// Counts what is read, for progress.

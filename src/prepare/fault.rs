@@ -61,6 +61,11 @@ pub enum Fault {
     EndsEarly { format: &'static str },
     #[error("the {format} data is damaged\n  hint: copy the file again")]
     Damaged { format: &'static str },
+    #[error(
+        "the {format} data needs more memory than is given to decompress it\n  hint: compress the \
+         file anew, with zstd without --long or with xz -9 at most"
+    )]
+    Memory { format: &'static str },
 }
 
 impl Fault {
@@ -74,9 +79,10 @@ impl Fault {
             | Self::TooLong { .. }
             | Self::OpenQuote { .. }
             | Self::StrayQuote { .. } => anyhow!("{path}, {self}"),
-            Self::NotText { .. } | Self::EndsEarly { .. } | Self::Damaged { .. } => {
-                anyhow!("{path}: {self}")
-            }
+            Self::NotText { .. }
+            | Self::EndsEarly { .. }
+            | Self::Damaged { .. }
+            | Self::Memory { .. } => anyhow!("{path}: {self}"),
         }
     }
 }

@@ -100,3 +100,66 @@ fn files_that_are_no_text() {
       hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
     ");
 }
+
+#[test]
+fn streams_with_filling_and_frames_that_are_passed_over() {
+    let line = |text: &str| format!("{{\"text\": \"{text}\"}}\n").into_bytes();
+    let (one, two) = (line("one"), line("two"));
+    let zeros = vec![0; 200_000];
+    let zipped = |bytes: &[u8]| gzip(&[bytes]);
+    // As pzstd writes them: before each frame, one of four bytes that tells its length.
+    let skippable =
+        |first: u8| [&[first, 0x2a, 0x4d, 0x18, 4, 0, 0, 0][..], b"\x01\0\0\0"].concat();
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
+    for bytes in [
+        [zipped(&one), zeros.clone(), zipped(&two), zeros.clone()].concat(),
+        [zipped(&one), vec![0], zipped(&two), vec![0; 3]].concat(),
+        [skippable(0x50), zstd(&one), skippable(0x5f), zstd(&two)].concat(),
+        [skippable(0x5f), zstd(&one), zstd(&two)].concat(),
+    ] {
+        assert_eq!(
+            texts(JSON, &[("notes.jsonl", bytes)]).unwrap(),
+            ["one", "two"]
+        );
+    }
+    let rest = [zipped(&one), zeros, PRIVATE.into()].concat();
+    insta::assert_snapshot!(refused(JSON, &[("notes.jsonl", rest)]), @r"
+    DIR/notes.jsonl: the gzip data is damaged
+      hint: copy the file again
+    ");
+}
+
+/// Data of zstd that is not compressed, in a frame with a window of this many bits (RFC 8878).
+fn zstd_frame(window_log: u8, data: &[u8]) -> Vec<u8> {
+    let head = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
+    let block = (data.len() as u32) << 3 | 1;
+    [&head[..], &block.to_le_bytes()[..3], data].concat()
+}
+
+/// Data of xz that asks for a dictionary of 1 GiB: the first block's header begins after twelve
+/// bytes and says its size in its fifth (the .xz file format, 3.1 and 5.3.1).
+fn xz_of_a_gigabyte(data: &[u8]) -> Vec<u8> {
+    let mut packed = xz(data);
+    let end = 12 + 4 * usize::from(packed[12]);
+    assert_eq!(packed[13..16], [0, 0x21, 1]);
+    packed[16] = 36;
+    let mut crc = flate2::Crc::new();
+    crc.update(&packed[12..end]);
+    packed[end..end + 4].copy_from_slice(&crc.sum().to_le_bytes());
+    packed
+}
+
+#[test]
+fn data_that_needs_more_memory_is_not_called_damaged() {
+    let line = b"{\"text\": \"a\"}\n";
+    let read = texts(JSON, &[("notes.jsonl", zstd_frame(27, line))]);
+    assert_eq!(read.unwrap(), ["a"]);
+    insta::assert_snapshot!(refused(JSON, &[("notes.jsonl", zstd_frame(30, line))]), @r"
+    DIR/notes.jsonl: the zstd data needs more memory than is given to decompress it
+      hint: compress the file anew, with zstd without --long or with xz -9 at most
+    ");
+    insta::assert_snapshot!(refused(JSON, &[("notes.jsonl", xz_of_a_gigabyte(line))]), @r"
+    DIR/notes.jsonl: the xz data needs more memory than is given to decompress it
+      hint: compress the file anew, with zstd without --long or with xz -9 at most
+    ");
+}
