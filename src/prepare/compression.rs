@@ -39,9 +39,28 @@ pub struct ReadCounts {
     /// Bytes of the files as stored.
     pub bytes: AtomicU64,
     /// Files that were taken for Windows-1252 because they are no UTF-8.
-    pub windows_1252_files: AtomicU64,
+    pub windows_1252: Guessed,
     /// How to open those of the source's files that are objects.
     objects: OnceLock<BTreeMap<PathBuf, Arc<ObjectInput>>>,
+}
+
+/// Files of which something was guessed.
+#[derive(Debug, Default)]
+pub struct Guessed {
+    count: AtomicU64,
+    first: OnceLock<Arc<Path>>,
+}
+
+impl Guessed {
+    pub fn add(&self, path: &Arc<Path>) {
+        self.first.get_or_init(|| Arc::clone(path));
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The first file and the number of all, if there is any.
+    pub fn told(&self) -> Option<(&Path, u64)> {
+        Some((self.first.get()?, self.count.load(Ordering::Relaxed)))
+    }
 }
 
 impl ReadCounts {

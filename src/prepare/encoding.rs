@@ -6,8 +6,8 @@
 //! Windows-1252. As ASCII is the same in both, the last choice falls at the first byte beyond it,
 //! and nothing is read twice however large the file. From then on a byte that contradicts the
 //! choice refuses the file: invalid UTF-8 in the one case; in the other a character that
-//! Windows-1252 has in the form that UTF-8 gives it, a byte that Windows-1252 leaves undefined, or
-//! a control character that no text has.
+//! Windows-1252 has, a Greek letter, or a sign of punctuation or mathematics in the form that UTF-8
+//! gives it, a byte that Windows-1252 leaves undefined, or a control character that no text has.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +20,8 @@ pub const START_BYTES: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
-    /// UTF-8, plain UTF-16, or Windows-1252 where the bytes are no UTF-8; such files are counted
-    /// in the log.
+    /// UTF-8, plain UTF-16, or Windows-1252 where the bytes are no UTF-8; the log counts such files
+    /// and names the first.
     #[default]
     Auto,
     /// UTF-8, and nothing else.
@@ -136,9 +136,10 @@ pub fn windows_1252(byte: u8) -> Option<char> {
     }
 }
 
-/// Whether Windows-1252 has this character beyond ASCII.
-pub fn in_windows_1252(character: char) -> bool {
-    ('\u{a0}'..='\u{ff}').contains(&character)
+/// Whether this character beyond ASCII, in the form that UTF-8 gives it, is more likely itself than
+/// the characters that its bytes are in Windows-1252: one that Western and scientific texts have.
+pub fn contradicts_windows_1252(character: char) -> bool {
+    matches!(character, '\u{a0}'..='\u{ff}' | '\u{370}'..='\u{3ff}' | '\u{2000}'..='\u{22ff}')
         || (character != '\0' && BEYOND_LATIN_1.contains(&character))
 }
 

@@ -238,11 +238,11 @@ impl Work<'_, '_> {
             batch = next?;
         }
         job.expect_unchanged()?;
-        let guessed = counts.windows_1252_files.load(Ordering::Relaxed);
-        if guessed > 0 {
+        if let Some((first, files)) = counts.windows_1252.told() {
             tracing::warn!(
                 source = %job.name(),
-                files = guessed,
+                files,
+                first = %first.display(),
                 "not UTF-8, read as Windows-1252; `encoding` of the source says it for certain"
             );
         }

@@ -2,7 +2,7 @@
 
 use crate::prepare::fields::Fields;
 use crate::prepare::readers::{Content, Document, Place};
-use crate::prepare::text::normalize_line_ends;
+use crate::prepare::text::line_ends::normalize_line_ends;
 
 /// The documents of a record, by the places of their fields among the names.
 #[derive(Clone, Debug)]

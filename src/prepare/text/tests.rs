@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::prepare::fault::DOCUMENT_BYTES_MAX;
+use crate::prepare::encoding;
+use crate::prepare::fault::{DOCUMENT_BYTES_MAX, Fault};
+use crate::prepare::text::line_ends::normalize_line_ends;
 
 /// Hands out its bytes in small pieces, so that characters fall on every boundary.
 struct Trickle(Vec<u8>, usize);
@@ -22,7 +24,8 @@ fn decode_as(encoding: Encoding, bytes: &[u8], piece: usize) -> Result<String, F
         encoding,
         counts: Arc::default(),
     };
-    let mut reader = TextReader::new(Box::new(Trickle(bytes.to_vec(), piece)), opening);
+    let input = Box::new(Trickle(bytes.to_vec(), piece));
+    let mut reader = TextReader::new(Path::new("a").into(), input, opening);
     let mut text = Vec::new();
     match reader.read_to_end(&mut text) {
         Ok(_) => Ok(String::from_utf8(text).expect("the reader's promise")),
@@ -58,19 +61,21 @@ proptest! {
     fn texts_survive_every_encoding(text in "[^\u{0}\u{feff}]{0,40}", piece in 1_usize..9) {
         let (little, big) = (utf16(&text, u16::to_le_bytes), utf16(&text, u16::to_be_bytes));
         let marked = |mark: &[u8], rest: &[u8]| [mark, rest].concat();
+        let expected = normalize_line_ends(text.clone());
         for bytes in [
             marked(&[0xef, 0xbb, 0xbf], text.as_bytes()),
             marked(&[0xff, 0xfe], &little),
             marked(&[0xfe, 0xff], &big),
         ] {
             for encoding in [Encoding::Auto, Encoding::Utf8, Encoding::Windows1252] {
-                prop_assert_eq!(decode_as(encoding, &bytes, piece), Ok(text.clone()));
+                prop_assert_eq!(decode_as(encoding, &bytes, piece), Ok(expected.clone()));
             }
         }
-        prop_assert_eq!(decode_as(Encoding::Utf8, text.as_bytes(), piece), Ok(text.clone()));
+        let read = decode_as(Encoding::Utf8, text.as_bytes(), piece);
+        prop_assert_eq!(read, Ok(expected.clone()));
         // Some of these texts begin like files of other kinds, all others are UTF-8.
         if encoding::recognize(text.as_bytes(), Encoding::Auto).is_ok() {
-            prop_assert_eq!(decode(text.as_bytes(), piece), Ok(text.clone()));
+            prop_assert_eq!(decode(text.as_bytes(), piece), Ok(expected));
         }
     }
 
@@ -198,13 +203,13 @@ fn other_files_are_known_by_their_first_bytes() {
 #[test]
 fn a_document_has_a_limit_and_the_next_one_its_own() {
     let endless = || Box::new(io::repeat(b'a').take(3 * DOCUMENT_BYTES_MAX / 2));
-    let mut reader = TextReader::new(endless(), Opening::default());
+    let mut reader = TextReader::new(Path::new("a").into(), endless(), Opening::default());
     reader.meter().begin_document(7);
     let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
     let fault = error.downcast::<Fault>().unwrap();
     assert_eq!(fault, Fault::TooLong { line: 7 });
 
-    let mut reader = TextReader::new(endless(), Opening::default());
+    let mut reader = TextReader::new(Path::new("a").into(), endless(), Opening::default());
     let meter = reader.meter();
     let half = DOCUMENT_BYTES_MAX / 2 + DOCUMENT_BYTES_MAX / 4;
     for _ in 0..2 {
@@ -216,6 +221,48 @@ fn a_document_has_a_limit_and_the_next_one_its_own() {
 }
 
 #[test]
-fn line_ends_become_newlines() {
-    assert_eq!(normalize_line_ends("a\r\nb\rc\n".to_owned()), "a\nb\nc\n");
+fn line_ends_are_counted_and_normalized_whatever_they_are() {
+    for piece in 1..9 {
+        assert_eq!(
+            decode(b"a\r\n\rb\rc\n", piece),
+            Ok("a\n\nb\nc\n".to_owned())
+        );
+        // The byte is that of the file, with its carriage returns.
+        let nul = Err(Fault::Nul { line: 4, byte: 7 });
+        assert_eq!(decode(b"a\r\nb\rc\r\0", piece), nul);
+        assert_eq!(decode(b"a\rb\r\nna\xef\r\xc3\xa9", piece), {
+            let (line, byte) = (4, 9);
+            Err(Fault::Mixed { line, byte })
+        });
+    }
+}
+
+#[test]
+fn greek_and_mathematics_contradict_a_guess() {
+    for text in ["\u{3b2}-blocker", "p \u{2264} 0.05", "\u{2011}", "\u{2192}"] {
+        let bytes = [b"na\xefve\n", text.as_bytes()].concat();
+        let byte = 6 + text.bytes().position(|byte| byte > 127).unwrap() as u64;
+        assert_eq!(decode(&bytes, 4), Err(Fault::Mixed { line: 2, byte }));
+        // What the configuration says is no guess.
+        assert!(decode_as(Encoding::Windows1252, &bytes, 4).is_ok());
+    }
+}
+
+#[test]
+fn guesses_are_counted_and_the_first_file_is_known() {
+    let counts = Arc::<ReadCounts>::default();
+    assert_eq!(counts.windows_1252.told(), None);
+    for (name, bytes) in [
+        ("a.txt", "naïve".as_bytes()),
+        ("b.txt", b"na\xefve"),
+        ("c.txt", b"\x93so\x94"),
+    ] {
+        let opening = Opening {
+            encoding: Encoding::Auto,
+            counts: Arc::clone(&counts),
+        };
+        let file = TextFile::of_bytes(Path::new(name).into(), bytes.to_vec(), &opening);
+        file.and_then(TextFile::read_whole).unwrap();
+    }
+    assert_eq!(counts.windows_1252.told(), Some((Path::new("b.txt"), 2)));
 }

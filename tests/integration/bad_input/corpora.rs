@@ -114,7 +114,7 @@ fn a_guessed_encoding_is_told_once() {
     let guessed = warnings("{text_files: {path: \"*.txt\"}}");
     assert_eq!(guessed.len(), 1, "{guessed:?}");
     assert!(
-        guessed[0].ends_with("source=clinic/notes files=9"),
+        guessed[0].ends_with("source=clinic/notes files=9 first=0.txt"),
         "{guessed:?}"
     );
     let told = warnings("{text_files: {path: \"*.txt\", encoding: windows-1252}}");

@@ -143,6 +143,12 @@ fn a_pair_is_a_question_and_its_answer() {
         .replace("Answer", "answer");
     let again = texts(MEDQUAD, &[("a.xml", lower.into_bytes())]).unwrap();
     assert_eq!(again, read);
+    // Whatever system a page is from.
+    for line_end in ["\r", "\r\n"] {
+        let page = page.replace('\n', line_end);
+        let again = texts(MEDQUAD, &[("a.xml", page.into_bytes())]).unwrap();
+        assert_eq!(again, read);
+    }
     let empty = "<Document><QAPairs></QAPairs></Document>";
     let read = texts(MEDQUAD, &[("a.xml", empty.into())]).unwrap();
     assert!(read.is_empty());
