@@ -4,17 +4,19 @@
 //! misspelled path costs no half-prepared corpus. What a pattern means stands in
 //! [`crate::prepare::pattern`].
 
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::prepare::objects::{ObjectInput, Objects, is_object};
-use crate::prepare::pattern::{component_matches, is_pattern};
+use crate::prepare::pattern::is_pattern;
+use crate::prepare::walk;
 use crate::store::backend::Credentials;
 use crate::store::settings::ReadSettings;
 
@@ -128,16 +130,13 @@ impl InputFile {
 /// The files that a path or a pattern names, sorted by path; at least one.
 ///
 /// # Errors
-/// [`NothingThere`], a folder instead of files, or a folder that cannot be listed.
+/// [`NothingThere`], a folder instead of files, and what may match but cannot be read: see
+/// [`walk::find`].
 pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
     if !is_pattern(pattern) {
         return Ok(vec![literal(pattern)?]);
     }
-    let mut found = Vec::new();
-    let components: Vec<Component<'_>> = pattern.components().collect();
-    walk(PathBuf::new(), &components, &mut found)?;
-    found.sort();
-    found.dedup();
+    let found = walk::find(pattern)?;
     if found.is_empty() {
         bail!(NothingThere::new(
             format!("no file matches {}", pattern.display()),
@@ -149,7 +148,7 @@ pub fn expand(pattern: &Path) -> Result<Vec<InputFile>> {
 
 /// The file at exactly this path.
 pub fn literal(path: &Path) -> Result<InputFile> {
-    let Ok(metadata) = fs::metadata(path) else {
+    let Some(metadata) = look(path)? else {
         bail!(NothingThere::new(
             format!("no file at {}", path.display()),
             FOLDER_HINT
@@ -176,93 +175,47 @@ pub fn literal(path: &Path) -> Result<InputFile> {
     })
 }
 
-/// Adds every file that matches `rest` below `base`.
-fn walk(base: PathBuf, rest: &[Component<'_>], found: &mut Vec<PathBuf>) -> Result<()> {
-    let Some((component, after)) = rest.split_first() else {
-        if base.is_file() {
-            found.push(base);
+/// What lies at a path; none where nothing does.
+///
+/// # Errors
+/// A link to nothing, and what the system does not show.
+pub fn look(path: &Path) -> Result<Option<Metadata>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(anyhow!("cannot look at {}: {error}", path.display()))
         }
-        return Ok(());
-    };
-    let text = component.as_os_str().to_string_lossy();
-    if text == "**" {
-        walk(base.clone(), after, found)?;
-        for name in names(&base)? {
-            let path = base.join(&name);
-            if !name.starts_with('.') && path.is_dir() && !path.is_symlink() {
-                walk(path, rest, found)?;
-            }
-        }
-        return Ok(());
+        Err(_) if path.is_symlink() => Err(anyhow!(
+            "{} is a link to nothing\n  hint: mend the link, or take it away",
+            path.display()
+        )),
+        Err(_) => Ok(None),
     }
-    if !text.contains(['*', '?']) {
-        let next = base.join(component);
-        return if next.exists() {
-            walk(next, after, found)
-        } else {
-            Ok(())
-        };
-    }
-    for name in names(&base)? {
-        if component_matches(&text, &name) {
-            walk(base.join(&name), after, found)?;
-        }
-    }
-    Ok(())
-}
-
-/// The sorted names in a folder; none where `folder` is no folder. Names that are not UTF-8 cannot
-/// be matched by a pattern and are left out.
-fn names(folder: &Path) -> Result<Vec<String>> {
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        folder
-    };
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let context = || format!("cannot list the folder {}", folder.display());
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).with_context(context)? {
-        if let Ok(name) = entry.with_context(context)?.file_name().into_string() {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
-    fn expansion_is_sorted_and_skips_hidden_files() {
+    fn a_path_is_a_file_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b/2.txt", "a/x/1.txt", "b/1.txt", "b/.hidden.txt", "b/1.md"] {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "x").unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::write(place("a.txt"), "x").unwrap();
+        symlink(place("gone"), place("b.txt")).unwrap();
+        assert_eq!(expand(&place("a.txt")).unwrap()[0].bytes, 1);
+        for (path, is_absent) in [
+            ("c.txt", true),
+            ("a.txt/c", true),
+            ("*.md", true),
+            ("", false),
+            ("b.txt", false),
+            ("b*", false),
+        ] {
+            let error = expand(&place(path)).unwrap_err();
+            assert_eq!(error.is::<NothingThere>(), is_absent, "{path}: {error}");
         }
-        let found = |pattern: &str| -> Vec<String> {
-            expand(&folder.path().join(pattern))
-                .unwrap()
-                .iter()
-                .map(|file| {
-                    file.path
-                        .strip_prefix(folder.path())
-                        .unwrap()
-                        .display()
-                        .to_string()
-                })
-                .collect()
-        };
-        assert_eq!(found("b/*.txt"), ["b/1.txt", "b/2.txt"]);
-        assert_eq!(found("*/?.txt"), ["b/1.txt", "b/2.txt"]);
-        assert_eq!(found("**/*.txt"), ["a/x/1.txt", "b/1.txt", "b/2.txt"]);
-        assert_eq!(found("b/1.txt"), ["b/1.txt"]);
-        assert!(expand(&folder.path().join("c/*.txt")).is_err());
-        assert!(expand(&folder.path().join("b")).is_err());
     }
 }

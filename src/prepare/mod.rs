@@ -71,6 +71,7 @@ pub mod synthetic;
 pub mod text;
 pub mod tokenizer;
 pub mod train_tokenizer;
+pub mod walk;
 
 /// Held by the one process that writes a corpus folder; the system frees it when that ends.
 const LOCK_FILE: &str = ".prepare.lock";

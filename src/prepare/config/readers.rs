@@ -20,7 +20,8 @@ use crate::prepare::synthetic::Style;
 pub const SPEAKER: &str = "{speaker}";
 
 /// How documents are read. Files may be plain, gzip, zstd or xz. A path may be a pattern with `*`,
-/// `?` and `**`, and an address in object storage; its files are read in sorted order.
+/// `?` and `**` (any number of folders, and at the end all that is in them), and an address in
+/// object storage; its files are read in sorted order.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(rename_all = "snake_case")]
 pub enum ReadConfig {
