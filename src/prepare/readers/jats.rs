@@ -4,79 +4,18 @@
 //! Section titles and paragraphs are lines. Left out: references, tables, figures, formulas that
 //! are no text, labels, footnotes, supplements, appendices, abstracts that repeat the text as
 //! pictures or catchwords, sections of which nothing but the title remains, and citations that are
-//! superscripts, as their numbers would grow together with words. Citations within the line stay
-//! as they are written.
+//! superscripts, as their numbers would grow together with words. What is left out within a
+//! sentence and would stand on lines of its own leaves a space. Citations within the line stay as
+//! they are written, but for a space before a number that touches the word before it.
 
+use crate::prepare::readers::jats::citations::Citations;
+use crate::prepare::readers::jats::elements::{LINES, is_block, is_kept, is_left_out};
 use crate::prepare::readers::prose::{Mark, Prose};
-use crate::prepare::readers::xml::{Element, Extract};
+use crate::prepare::readers::xml::Extract;
+use crate::prepare::readers::xml::element::{Element, Flaw};
 
-/// Elements that are left out with all that is in them.
-const LEFT_OUT: [&str; 38] = [
-    "alt-text",
-    "array",
-    "back",
-    "chem-struct-wrap",
-    "contrib-group",
-    "disp-formula",
-    "disp-formula-group",
-    "fig",
-    "fig-group",
-    "floats-group",
-    "fn",
-    "fn-group",
-    "glyph-data",
-    "graphic",
-    "inline-graphic",
-    "inline-media",
-    "inline-supplementary-material",
-    "kwd-group",
-    "label",
-    "long-desc",
-    "math",
-    "media",
-    "object-id",
-    "permissions",
-    "private-char",
-    "processing-meta",
-    "ref-list",
-    "response",
-    "sec-meta",
-    "sub-article",
-    "supplementary-material",
-    "table",
-    "table-wrap",
-    "table-wrap-foot",
-    "table-wrap-group",
-    "tex-math",
-    "trans-abstract",
-    "trans-title-group",
-];
-
-/// Elements that are lines of their own.
-const LINES: [&str; 19] = [
-    "article-title",
-    "attrib",
-    "boxed-text",
-    "code",
-    "def-item",
-    "disp-quote",
-    "list",
-    "list-item",
-    "p",
-    "preformat",
-    "sec",
-    "sig",
-    "speech",
-    "statement",
-    "subtitle",
-    "term",
-    "title",
-    "verse-group",
-    "verse-line",
-];
-
-/// Abstracts that are no prose.
-const ABSTRACTS_LEFT_OUT: [&str; 3] = ["graphical", "teaser", "toc"];
+mod citations;
+mod elements;
 
 /// The text of one article.
 #[derive(Default)]
@@ -86,15 +25,8 @@ pub struct Jats {
     left_out: Option<usize>,
     kept: Option<usize>,
     title: Option<usize>,
-    citation: Option<usize>,
-    superscript: Option<Superscript>,
+    citations: Citations,
     sections: Vec<Section>,
-}
-
-struct Superscript {
-    depth: usize,
-    before: Mark,
-    cites: bool,
 }
 
 struct Section {
@@ -108,38 +40,32 @@ impl Extract for Jats {
     const SIGNS: &'static [&'static str] = &["article"];
     const DOCUMENTS: &'static [&'static str] = &["article"];
 
-    fn start(&mut self, element: &Element<'_>, open: &[String]) {
+    fn start(&mut self, element: &Element<'_>, open: &[String]) -> Result<(), Flaw> {
         let depth = open.len();
         if self.left_out.is_some() {
-            return;
+            return Ok(());
         }
-        if is_left_out(element) {
+        if is_left_out(element)? {
             self.left_out = Some(depth);
-            return;
+            if self.kept.is_some() && is_block(element.name, open) {
+                self.prose.push(" ");
+            }
+            return Ok(());
         }
         if self.kept.is_none() {
             self.kept = is_kept(element.name, open).then_some(depth);
-            return;
+            return Ok(());
         }
         match element.name {
-            "break" => self.prose.push(" "),
-            "sup" if self.superscript.is_none() => {
-                self.superscript = Some(Superscript {
-                    depth,
-                    before: self.prose.mark(),
-                    cites: self.citation.is_some(),
-                });
-                self.prose.begin_superscript();
-            }
-            "xref" if element.attribute("ref-type").as_deref() == Some("bibr") => {
-                self.citation = Some(depth);
-                if let Some(superscript) = &mut self.superscript {
-                    superscript.cites = true;
-                }
+            "break" | "hr" => self.prose.push(" "),
+            "sup" => self.citations.start_superscript(depth, &mut self.prose),
+            "xref" if element.attribute("ref-type")?.as_deref() == Some("bibr") => {
+                self.citations.start_citation(depth, &self.prose);
             }
             name if LINES.contains(&name) => self.start_line(name, depth),
             _ => {}
         }
+        Ok(())
     }
 
     fn text(&mut self, text: &str) {
@@ -168,21 +94,10 @@ impl Extract for Jats {
         if self.kept.is_none() {
             return;
         }
-        if self.citation == depth {
-            self.citation = None;
-        }
         if self.title == depth {
             self.title = None;
         }
-        if let Some(superscript) = self
-            .superscript
-            .take_if(|superscript| Some(superscript.depth) == depth)
-        {
-            self.prose.end_superscript();
-            if superscript.cites {
-                self.prose.back_to(superscript.before);
-            }
-        }
+        self.citations.end(open.len(), &mut self.prose);
         if LINES.contains(&name) {
             self.end_line(name);
         }
@@ -219,25 +134,5 @@ impl Jats {
         } else if let Some(parent) = self.sections.last_mut() {
             parent.filled = true;
         }
-    }
-}
-
-fn is_left_out(element: &Element<'_>) -> bool {
-    let attribute = |name: &str| element.attribute(name).unwrap_or_default();
-    match element.name {
-        "xref" => matches!(attribute("ref-type").as_str(), "fn" | "table-fn"),
-        "abstract" => ABSTRACTS_LEFT_OUT.contains(&attribute("abstract-type").as_str()),
-        name => LEFT_OUT.contains(&name),
-    }
-}
-
-/// Whether an element of the article is part of its text: the title, an abstract, the body.
-fn is_kept(name: &str, open: &[String]) -> bool {
-    let parent = open.last().map_or("", String::as_str);
-    match name {
-        "article-title" | "subtitle" => parent == "title-group",
-        "abstract" => true,
-        "body" => parent == "article",
-        _ => false,
     }
 }

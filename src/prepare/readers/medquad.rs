@@ -5,7 +5,8 @@
 //! indentation is the file's and goes; their line ends are the page's and stay.
 
 use crate::prepare::readers::prose::tidy_lines;
-use crate::prepare::readers::xml::{Element, Extract};
+use crate::prepare::readers::xml::Extract;
+use crate::prepare::readers::xml::element::{Element, Flaw};
 
 /// One pair.
 #[derive(Default)]
@@ -29,10 +30,11 @@ impl Extract for MedQuad {
     const SIGNS: &'static [&'static str] = &["QAPairs", "qaPairs"];
     const DOCUMENTS: &'static [&'static str] = &["QAPair", "pair"];
 
-    fn start(&mut self, element: &Element<'_>, open: &[String]) {
+    fn start(&mut self, element: &Element<'_>, open: &[String]) -> Result<(), Flaw> {
         if open.len() == 1 {
             self.part = part(element.name);
         }
+        Ok(())
     }
 
     fn text(&mut self, text: &str) {

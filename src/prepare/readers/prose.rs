@@ -9,6 +9,8 @@ pub struct Prose {
     text: String,
     /// White space was seen since the last character.
     space: bool,
+    /// It stood before what was taken out since.
+    before_gap: bool,
     /// The superscript that is open, if it touches a digit before it.
     raised: Option<usize>,
 }
@@ -26,12 +28,15 @@ impl Prose {
         for character in piece.chars() {
             if is_space(character) {
                 self.space = true;
+                self.before_gap = false;
                 continue;
             }
-            if self.space && !self.at_line_start() {
+            let is_stray = self.before_gap && is_closing(character);
+            if self.space && !is_stray && !self.at_line_start() {
                 self.text.push(' ');
             }
             self.space = false;
+            self.before_gap = false;
             self.text.push(character);
         }
     }
@@ -72,8 +77,36 @@ impl Prose {
         self.text.truncate(mark.length);
     }
 
+    /// The same of what stood within a sentence: a space before it does not part what is left
+    /// from a full stop or the like.
+    pub fn take_out(&mut self, mark: Mark) {
+        let began_with_space = self.text[mark.length..].starts_with(' ');
+        self.back_to(mark);
+        self.before_gap = mark.space || began_with_space;
+    }
+
     pub fn is_at(&self, mark: Mark) -> bool {
         self.text.len() == mark.length
+    }
+
+    /// The text before a mark.
+    pub fn until(&self, mark: Mark) -> &str {
+        &self.text[..mark.length]
+    }
+
+    /// What was added since.
+    pub fn since(&self, mark: Mark) -> &str {
+        &self.text[mark.length..]
+    }
+
+    /// What stands between two marks; nothing where the text was taken back beyond the first.
+    pub fn between(&self, start: Mark, end: Mark) -> &str {
+        self.text.get(start.length..end.length).unwrap_or_default()
+    }
+
+    /// Parts what was added since from what stands before.
+    pub fn insert_space(&mut self, mark: Mark) {
+        self.text.insert(mark.length, ' ');
     }
 
     /// The text, without a last line end.
@@ -87,6 +120,22 @@ impl Prose {
     fn at_line_start(&self) -> bool {
         self.text.is_empty() || self.text.ends_with('\n')
     }
+}
+
+impl Mark {
+    /// Whether nothing but white space is between two marks.
+    pub fn is_at(self, other: Self) -> bool {
+        self.length == other.length
+    }
+
+    pub fn follows_space(self) -> bool {
+        self.space
+    }
+}
+
+/// Whether no space stands before a character in running text.
+fn is_closing(character: char) -> bool {
+    matches!(character, '.' | ',' | ';' | ':' | '!' | '?' | ')' | ']')
 }
 
 /// White space of XML; a no-break space is a character like others.

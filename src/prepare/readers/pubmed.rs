@@ -6,7 +6,8 @@
 //! lists of citations that an update withdraws.
 
 use crate::prepare::readers::prose::{Mark, Prose};
-use crate::prepare::readers::xml::{Element, Extract};
+use crate::prepare::readers::xml::Extract;
+use crate::prepare::readers::xml::element::{Element, Flaw};
 
 const LEFT_OUT: [&str; 2] = ["math", "tex-math"];
 
@@ -30,21 +31,24 @@ impl Extract for PubMed {
     const SIGNS: &'static [&'static str] = &["PubmedArticleSet", "PubmedArticle"];
     const DOCUMENTS: &'static [&'static str] = &["PubmedArticle", "PubmedBookArticle"];
 
-    fn start(&mut self, element: &Element<'_>, open: &[String]) {
+    fn start(&mut self, element: &Element<'_>, open: &[String]) -> Result<(), Flaw> {
         let depth = open.len();
         if self.left_out.is_some() {
-            return;
+            return Ok(());
         }
         if LEFT_OUT.contains(&element.name) {
             self.left_out = Some(depth);
         } else if self.line.is_some() {
-            if element.name == "sup" {
-                self.prose.begin_superscript();
+            match element.name {
+                "sup" => self.prose.begin_superscript(),
+                // A formula of its own, of which nothing is text, parts what stands around it.
+                "DispFormula" => self.prose.push(" "),
+                _ => {}
             }
         } else if is_line(element.name, open) {
             self.prose.end_line();
             let before = self.prose.mark();
-            let label = element.attribute("Label").unwrap_or_default();
+            let label = element.attribute("Label")?.unwrap_or_default();
             if !label.trim().is_empty() && label != "UNLABELLED" {
                 self.prose.push(&label);
                 self.prose.push(": ");
@@ -55,6 +59,7 @@ impl Extract for PubMed {
                 labeled: self.prose.mark(),
             });
         }
+        Ok(())
     }
 
     fn text(&mut self, text: &str) {

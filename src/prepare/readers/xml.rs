@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use anyhow::{Error, Result, anyhow};
 use quick_xml::Reader;
-use quick_xml::escape::resolve_html5_entity;
-use quick_xml::events::{BytesDecl, BytesRef, BytesStart, Event};
+use quick_xml::events::{BytesDecl, BytesStart, Event};
 
 use crate::prepare::fault::file_error;
+use crate::prepare::readers::xml::element::{Element, Flaw, local_name, resolve};
 use crate::prepare::readers::{At, Content, Document, Place};
 use crate::prepare::text::meter::Meter;
 use crate::prepare::text::{TextFile, TextReader};
+
+pub mod element;
 
 /// Elements within each other, at most; articles need some twenty.
 const DEPTH_MAX: usize = 256;
@@ -43,28 +45,15 @@ pub trait Extract: Default + Send {
 
     /// An element begins; `open` names those around it within the document, the document's own
     /// first.
-    fn start(&mut self, element: &Element<'_>, open: &[String]);
+    ///
+    /// # Errors
+    /// An attribute that is asked for cannot be read.
+    fn start(&mut self, element: &Element<'_>, open: &[String]) -> Result<(), Flaw>;
     fn text(&mut self, text: &str);
     /// The element `name` ends; `open` names those around it.
     fn end(&mut self, name: &str, open: &[String]);
     /// The document, if the format counts it as one.
     fn finish(self) -> Option<String>;
-}
-
-/// The start of an element. Names are without their prefixes.
-pub struct Element<'a> {
-    pub name: &'a str,
-    start: &'a BytesStart<'a>,
-}
-
-impl Element<'_> {
-    /// The value of an attribute, if it is there and well-formed.
-    pub fn attribute(&self, name: &str) -> Option<String> {
-        let found = self.start.try_get_attribute(name).ok().flatten()?;
-        let value = std::str::from_utf8(&found.value).ok()?;
-        let value = quick_xml::escape::unescape(value).ok()?;
-        Some(value.into_owned())
-    }
 }
 
 /// The documents of one file.
@@ -119,12 +108,7 @@ impl<E: Extract> XmlDocuments<E> {
                 Event::CData(data) => self.text(&data).map(|()| None)?,
                 Event::GeneralRef(reference) => {
                     let resolved = resolve(&reference);
-                    let text = resolved.ok_or_else(|| {
-                        self.refused(
-                            "an entity that XML does not know",
-                            "write the character itself; entities of a document type are not read",
-                        )
-                    })?;
+                    let text = resolved.ok_or_else(|| self.flawed(Flaw::Entity))?;
                     self.text(text.as_bytes()).map(|()| None)?
                 }
                 Event::Decl(declaration) => self.check_encoding(&declaration).map(|()| None)?,
@@ -147,8 +131,9 @@ impl<E: Extract> XmlDocuments<E> {
         match &mut self.current {
             Some(current) => {
                 let element = Element { name, start };
-                current.extract.start(&element, &current.open);
+                let started = current.extract.start(&element, &current.open);
                 current.open.push(name.to_owned());
+                started.map_err(|flaw| self.flawed(flaw))?;
             }
             None if E::DOCUMENTS.contains(&name) => {
                 let line = self.meter.line();
@@ -249,10 +234,21 @@ impl<E: Extract> XmlDocuments<E> {
     }
 
     fn malformed(&self) -> Error {
-        self.refused(
-            "not well-formed XML",
-            "mend this place, or copy the file again",
-        )
+        self.flawed(Flaw::Malformed)
+    }
+
+    fn flawed(&self, flaw: Flaw) -> Error {
+        let (what, hint) = match flaw {
+            Flaw::Malformed => (
+                "not well-formed XML",
+                "mend this place, or copy the file again",
+            ),
+            Flaw::Entity => (
+                "an entity that XML does not know",
+                "write the character itself; entities of a document type are not read",
+            ),
+        };
+        self.refused(what, hint)
     }
 
     fn refused(&self, what: &str, hint: &str) -> Error {
@@ -272,20 +268,4 @@ impl<E: Extract> Iterator for XmlDocuments<E> {
         self.ended = !matches!(read, Some(Ok(_)));
         read
     }
-}
-
-/// The name without its prefix.
-fn local_name(name: &[u8]) -> &str {
-    let name = std::str::from_utf8(name).unwrap_or_default();
-    name.rsplit(':').next().unwrap_or_default()
-}
-
-/// The characters that a reference stands for.
-fn resolve(reference: &BytesRef<'_>) -> Option<String> {
-    if reference.is_char_ref() {
-        let character = reference.resolve_char_ref().ok().flatten()?;
-        return (character != '\0').then(|| character.to_string());
-    }
-    let name = reference.decode().ok()?;
-    resolve_html5_entity(&name).map(str::to_owned)
 }

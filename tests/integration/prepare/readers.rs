@@ -17,6 +17,7 @@ mod hostile;
 mod limits;
 mod markup;
 mod mds;
+mod sentences;
 mod speech;
 mod tables;
 
