@@ -38,7 +38,11 @@ pub fn read(file: TextFile, config: &CsvConfig) -> Result<Documents> {
         .from_reader(input);
     let names = rows.headers().map_err(|error| table_error(&path, error))?;
     if names.is_empty() {
-        return Ok(Box::new(std::iter::empty()));
+        return Err(anyhow!(
+            "{}: no line of column names, as the file is empty\n  hint: take it out of `path`, or \
+             copy it again",
+            path.display()
+        ));
     }
     let layout = Layout::new(&config.text);
     let column =
@@ -105,7 +109,7 @@ impl Table {
             .iter()
             .map(|column| &self.row[*column])
             .collect();
-        Ok(Some(self.layout.documents(&values, &place)))
+        self.layout.documents(&values, &place).map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Only the named fields are looked at, and only they are kept in memory. A field that is `null`
 //! counts as an empty text; one that is absent or no text is refused, as a sign that the wrong
-//! field was named.
+//! field was named, and so is one that stands there twice.
 
 use std::fmt;
 use std::io;
@@ -76,6 +76,10 @@ impl JsonLines {
         let text = |(field, name): (Option<Found>, &String)| match field {
             Some(Found::Text(text)) => Ok(text),
             Some(Found::Null) => Ok(String::new()),
+            Some(Found::Twice) => Err(anyhow!(
+                "{place}: the field {name:?} stands there twice\n  hint: give the fields names of \
+                 their own"
+            )),
             Some(other) => Err(anyhow!(
                 "{place}: the field {name:?} is {}, not text\n  hint: set `text` to the field \
                  that holds the document",
@@ -88,7 +92,7 @@ impl JsonLines {
         };
         let named = fields.into_iter().zip(&self.layout.names);
         let values = named.map(text).collect::<Result<Vec<String>>>()?;
-        Ok(self.layout.documents(&values, &place))
+        self.layout.documents(&values, &place)
     }
 
     fn parse_error(&self, error: serde_json::Error) -> Error {
@@ -111,6 +115,8 @@ enum Found {
     Object(Vec<Option<Found>>),
     Text(String),
     Null,
+    /// A field of which there are two, whatever they are.
+    Twice,
     /// Anything else, by the kind of thing that it is.
     Other(&'static str),
 }
@@ -121,12 +127,13 @@ impl Found {
             Self::Object(_) => "an object",
             Self::Text(_) => "a text",
             Self::Null => "null",
+            Self::Twice => "there twice",
             Self::Other(kind) => kind,
         }
     }
 }
 
-/// Reads a value; of an object at the top the named fields, of two of one name the last.
+/// Reads a value; of an object at the top the named fields.
 struct Wanted<'a>(Option<&'a [String]>);
 
 impl<'de> DeserializeSeed<'de> for Wanted<'_> {
@@ -149,7 +156,11 @@ impl<'de> Visitor<'de> for Wanted<'_> {
         let mut fields: Vec<Option<Found>> = names.iter().map(|_| None).collect();
         while let Some(name) = map.next_key::<String>()? {
             match names.iter().position(|wanted| *wanted == name) {
-                Some(place) => fields[place] = Some(map.next_value_seed(Wanted(None))?),
+                Some(place) => {
+                    let value = map.next_value_seed(Wanted(None))?;
+                    let is_second = fields[place].is_some();
+                    fields[place] = Some(if is_second { Found::Twice } else { value });
+                }
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }

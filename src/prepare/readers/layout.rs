@@ -1,5 +1,7 @@
 //! Which fields of a record make which documents.
 
+use anyhow::{Result, anyhow};
+
 use crate::prepare::fields::Fields;
 use crate::prepare::readers::{Content, Document, Place};
 use crate::prepare::text::line_ends::normalize_line_ends;
@@ -28,12 +30,22 @@ impl Layout {
     }
 
     /// The documents of a record that stands at `place`, as [`Self::texts`] says.
-    pub fn documents<T: AsRef<str>>(&self, values: &[T], place: &Place) -> Vec<Document> {
+    ///
+    /// # Errors
+    /// A NUL character: formats that escape or count can hold one, and no text does.
+    pub fn documents<T: AsRef<str>>(&self, values: &[T], place: &Place) -> Result<Vec<Document>> {
+        let mut named = self.names.iter().zip(values);
+        if let Some((name, _)) = named.find(|(_, value)| value.as_ref().contains('\0')) {
+            return Err(anyhow!(
+                "{place}: a NUL character in the field {name:?}, so this is no text\n  hint: set \
+                 `text` to the field that holds the document, or write the file anew"
+            ));
+        }
         let document = |text| Document {
             content: Content::Text(text),
             place: place.clone(),
         };
-        self.texts(values).into_iter().map(document).collect()
+        Ok(self.texts(values).into_iter().map(document).collect())
     }
 
     /// The texts of a record whose field `names[i]` has the text `values[i]`: one field as it

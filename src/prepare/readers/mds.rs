@@ -118,7 +118,7 @@ fn next_documents(samples: &mut Samples, wanted: &Wanted) -> Result<Option<Vec<D
                 text.map_err(|_| wrong(&place, "a text is not valid UTF-8"))
             };
             let texts = columns.iter().map(text).collect::<Result<Vec<&str>>>()?;
-            Ok(Some(layout.documents(&texts, &place)))
+            layout.documents(&texts, &place).map(Some)
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod json_lines;
 pub mod layout;
 pub mod mds;
 pub mod medquad;
+mod panics;
 mod parquet_input;
 pub mod parquet_table;
 pub mod prose;

@@ -9,7 +9,6 @@
 //! become the error that the file is damaged.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +24,7 @@ use crate::prepare::compression::ReadCounts;
 use crate::prepare::fault::DOCUMENT_BYTES_MAX;
 use crate::prepare::fields::Fields;
 use crate::prepare::readers::layout::Layout;
+use crate::prepare::readers::panics::unless_it_panics;
 use crate::prepare::readers::parquet_input::ParquetInput;
 use crate::prepare::readers::{At, Document, Documents, Place, rows};
 
@@ -38,7 +38,7 @@ pub fn read(path: Arc<Path>, fields: &Fields, counts: &Arc<ReadCounts>) -> Resul
         ),
     };
     let bytes = input.len();
-    let opened = unless_it_panics(|| SerializedFileReader::new(input).map_err(|_| Incomplete));
+    let opened = guarded(|| SerializedFileReader::new(input).map_err(|_| Incomplete));
     let file = opened.map_err(|Incomplete| {
         if let Some(failure) = object.and_then(|object| object.failure()) {
             return anyhow!("{failure}");
@@ -90,6 +90,17 @@ fn find_columns(
                 schema.num_columns()
             ));
         };
+        let same = schema
+            .columns()
+            .iter()
+            .filter(|column| is_it(column))
+            .count();
+        if same > 1 {
+            return Err(anyhow!(
+                "{}: {same} columns {name:?}\n  hint: give the columns names of their own",
+                path.display()
+            ));
+        }
         let found = schema.column(place);
         if found.physical_type() != Type::BYTE_ARRAY || found.max_rep_level() > 0 {
             return Err(anyhow!(
@@ -142,7 +153,7 @@ impl Table {
         let named = values.iter().zip(&self.columns);
         let texts = named.map(|(value, column)| text(value.as_ref(), column, &place));
         let texts = texts.collect::<Result<Vec<&str>>>()?;
-        Ok(Some(self.layout.documents(&texts, &place)))
+        self.layout.documents(&texts, &place).map(Some)
     }
 
     /// The values of the next row's columns; none at the end of the file. One row at a time: rows
@@ -162,8 +173,7 @@ impl Table {
         };
         group.rows_left -= 1;
         let readers = group.readers.iter_mut().zip(&self.columns);
-        let values =
-            readers.map(|(reader, column)| unless_it_panics(|| read_value(reader, column)));
+        let values = readers.map(|(reader, column)| guarded(|| read_value(reader, column)));
         let values: Result<Vec<_>, Incomplete> = values.collect();
         let values = values.map_err(|Incomplete| self.damaged())?;
         self.group = Some(group);
@@ -171,7 +181,7 @@ impl Table {
     }
 
     fn open_group(&self, number: usize) -> Result<Group> {
-        let opened = unless_it_panics(|| {
+        let opened = guarded(|| {
             let reader = self.file.get_row_group(number).map_err(|_| Incomplete)?;
             let column = |column: &Column| match reader.get_column_reader(column.place) {
                 Ok(ColumnReader::ByteArrayColumnReader(reader)) => Ok(reader),
@@ -231,8 +241,8 @@ fn text<'a>(value: Option<&'a ByteArray>, column: &Column, place: &Place) -> Res
 struct Incomplete;
 
 /// What the library gives, or nothing where it panics. What it was reading is not read again.
-fn unless_it_panics<T>(read: impl FnOnce() -> Result<T, Incomplete>) -> Result<T, Incomplete> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Incomplete))
+fn guarded<T>(read: impl FnOnce() -> Result<T, Incomplete>) -> Result<T, Incomplete> {
+    unless_it_panics(read).unwrap_or(Err(Incomplete))
 }
 
 /// The next value of a column, if it is not null.

@@ -44,8 +44,8 @@ fn empty_sources() {
       hint: check `path` and the `text` field of this source
     ");
     insta::assert_snapshot!(failure(CSV, &[("notes.csv", vec![])]), @r"
-    clinic/notes: no document in 1 file
-      hint: check `path` and the `text` field of this source
+    clinic/notes: DIR/notes.csv: no line of column names, as the file is empty
+      hint: take it out of `path`, or copy it again
     ");
     insta::assert_snapshot!(failure(CSV, &[("notes.csv", b"id,text\n".to_vec())]), @r"
     clinic/notes: no document in 1 file

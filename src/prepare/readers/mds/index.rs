@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
@@ -77,7 +77,7 @@ struct Stored {
 ///
 /// # Errors
 /// As for a pattern; an index that is none, and shards that are missing or of another size than it
-/// says.
+/// says, or that two indexes name: that of a folder, and one that was merged from several.
 pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFile>> {
     ensure!(
         !is_object(&config.path),
@@ -86,10 +86,21 @@ pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFi
         config.path.display()
     );
     let mut files = Vec::new();
+    let mut owners: BTreeMap<Arc<Path>, PathBuf> = BTreeMap::new();
     for index in inputs::expand(&places.resolve(&config.path).join(INDEX_FILE))? {
         let shards = read(&index.path)?;
+        let path = index.path.clone();
         files.push(index);
         for shard in shards {
+            if let Some(other) = owners.insert(Arc::clone(&shard.path), path.clone()) {
+                return Err(anyhow!(
+                    "{} is a shard of both {} and {}\n  hint: let `path` name the folder of one of \
+                     them, or a pattern for those that name each shard once",
+                    shard.path.display(),
+                    other.display(),
+                    path.display()
+                ));
+            }
             files.push(inputs::literal(&shard.path).map_err(NothingThere::in_part)?);
         }
     }

@@ -63,6 +63,22 @@ pub fn table(rows: &[Row<'_>], rows_each: usize, compression: Compression) -> Ve
     file.into_inner().unwrap()
 }
 
+/// A file of one row and of two columns that are called alike.
+fn two_of_one_name() -> Vec<u8> {
+    let schema = "message notes { required binary note (UTF8); required binary note (UTF8); }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut file = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    while let Some(mut column) = group.next_column().unwrap() {
+        let typed = column.typed::<ByteArrayType>();
+        typed.write_batch(&[PRIVATE.into()], None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    file.into_inner().unwrap()
+}
+
 #[test]
 fn columns_become_documents() {
     let notes: Vec<String> = (0..300).map(|row| format!("note {row}\r\nnaïve")).collect();
@@ -137,6 +153,15 @@ fn columns_and_files_that_are_none() {
       hint: set `text` to the column that holds the document; lists are not read
     "#);
     let read = "parquet: {path: a.parquet, text: note}";
+    let nul = table(&[(b"Przewalski\0", None, None)], 1, Compression::SNAPPY);
+    insta::assert_snapshot!(refused(read, &[("a.parquet", nul)]), @r#"
+    DIR/a.parquet, row 1: a NUL character in the field "note", so this is no text
+      hint: set `text` to the field that holds the document, or write the file anew
+    "#);
+    insta::assert_snapshot!(refused(read, &[("a.parquet", two_of_one_name())]), @r#"
+    DIR/a.parquet: 2 columns "note"
+      hint: give the columns names of their own
+    "#);
     let latin = [PRIVATE.as_bytes(), b" na\xefve"].concat();
     let rows: Vec<Row<'_>> = vec![(b"a", None, None), (b"b", None, None), (&latin, None, None)];
     let file = table(&rows, 2, Compression::SNAPPY);

@@ -122,6 +122,15 @@ fn one_index_for_several_folders() {
     }
     change(&mut files, "index.json", "\"shard.", "\"a/shard.");
     assert_eq!(read(READ, &files).unwrap(), ["1", "2"]);
+    // The folder that was merged is a directory of its own.
+    let folders = directory(&writing, &[&[&[1]], &[&[2]]]);
+    let folders = folders.into_iter();
+    files.extend(folders.map(|(name, bytes)| (name.replace("m/", "m/a/"), bytes)));
+    assert_eq!(read(READ, &files).unwrap(), ["1", "2"]);
+    insta::assert_snapshot!(read("mds: {path: \"m/**\"}", &files).unwrap_err(), @r"
+    DIR/m/a/shard.00000.mds is a shard of both DIR/m/a/index.json and DIR/m/index.json
+      hint: let `path` name the folder of one of them, or a pattern for those that name each shard once
+    ");
     let pattern = "mds: {path: \"*/train\"}";
     let of = |folder: &str, id: u16| {
         let sample = writing.sample(&[array(&[id])]);
@@ -162,6 +171,11 @@ fn texts_of_named_columns() {
     insta::assert_snapshot!(refusal(&files), @r#"
     DIR/m/shard.00000.mds: no column "input_ids"
       hint: read text columns by setting `text` to their names
+    "#);
+    let nul = only.directory("m", &[vec![only.sample(&[format!("{PRIVATE}\0").into()])]]);
+    insta::assert_snapshot!(read("mds: {path: m, text: body}", &nul).unwrap_err(), @r#"
+    DIR/m/shard.00000.mds, row 1: a NUL character in the field "body", so this is no text
+      hint: set `text` to the field that holds the document, or write the file anew
     "#);
     let binary = only.directory("m", &[vec![only.sample(&[b"\xff\xfe".to_vec()])]]);
     insta::assert_snapshot!(read("mds: {path: m, text: body}", &binary).unwrap_err(), @r"

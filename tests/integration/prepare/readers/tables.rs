@@ -127,3 +127,52 @@ fn values_that_are_no_objects() {
         }
     }
 }
+
+#[test]
+fn lines_count_whatever_ends_them() {
+    let csv = "csv: {path: t.csv, text: t}";
+    let json = "json_lines: {path: t.json, text: t}";
+    for end in ["\n", "\r\n", "\r"] {
+        let table = "i,t\n1,\"two\nlines\"\n2,b\n".replace('\n', end);
+        let read = documents(csv, &[("t.csv", table.into_bytes())]).unwrap();
+        let place = |line: u32| format!("DIR/t.csv, line {line}");
+        let expected = [(place(2), "two\nlines"), (place(4), "b")];
+        assert_eq!(read, expected.map(|(place, text)| (place, text.to_owned())));
+        let stray = format!("i,t\n1,\"two\nlines\"\n2,\"b\"{PRIVATE}\n").replace('\n', end);
+        let error = refused(csv, &[("t.csv", stray.into_bytes())]);
+        assert!(
+            error.starts_with("DIR/t.csv, line 4: text after"),
+            "{error}"
+        );
+        let objects = "{\"t\": \"a\"}\n\n{\"t\": 7}\n".replace('\n', end);
+        let error = refused(json, &[("t.json", objects.into_bytes())]);
+        assert!(
+            error.starts_with("DIR/t.json, line 3: the field"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn fields_that_are_ambiguous_or_no_text() {
+    let json = "json_lines: {path: t.json, text: t}";
+    let twice = format!("{{\"t\": \"a\"}}\n{{\"t\": null, \"u\": 1, \"t\": \"{PRIVATE}\"}}\n");
+    insta::assert_snapshot!(refused(json, &[("t.json", twice.into_bytes())]), @r#"
+    DIR/t.json, line 2: the field "t" stands there twice
+      hint: give the fields names of their own
+    "#);
+    let other = "{\"u\": 1, \"t\": \"a\", \"u\": 2, \"v\": {\"t\": 1, \"t\": 2}}\n";
+    assert_eq!(texts(json, &[("t.json", other.into())]).unwrap(), ["a"]);
+    let nul = format!("{{\"t\": \"{PRIVATE}\\u0000\", \"u\": \"\"}}\n");
+    let joined = "json_lines: {path: t.json, text: {join: [u, t]}}";
+    insta::assert_snapshot!(refused(joined, &[("t.json", nul.into_bytes())]), @r#"
+    DIR/t.json, line 1: a NUL character in the field "t", so this is no text
+      hint: set `text` to the field that holds the document, or write the file anew
+    "#);
+    let csv = "csv: {path: \"*.csv\", text: t}";
+    let files = [("a.csv", b"i,t\n1,a\n".to_vec()), ("b.csv", Vec::new())];
+    insta::assert_snapshot!(refused(csv, &files), @r"
+    DIR/b.csv: no line of column names, as the file is empty
+      hint: take it out of `path`, or copy it again
+    ");
+}
