@@ -4,14 +4,17 @@
 //! The archive streams, compressed or not, and members may be compressed themselves; memory holds
 //! one of them. What follows the end mark of an archive is another one, as after `cat a.tar b.tar`:
 //! nothing in a file is left unread. Names match as those of files do: one that begins with a dot
-//! is passed over unless the pattern asks for it. Only files count, neither links nor folders.
+//! is passed over unless the pattern asks for it. Only files count, neither links nor folders. What
+//! matches must not have the name of one before it: appending to an archive leaves the old versions
+//! of a file in it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Error, Result, anyhow};
-use tar::{Archive, EntryType};
+use tar::{Archive, Entry, EntryType};
 
 use crate::prepare::compression::{self, Bytes};
 use crate::prepare::fault::{DOCUMENT_BYTES_MAX, Fault, file_error};
@@ -23,6 +26,12 @@ const BLOCK_BYTES: usize = 512;
 const HEADER_BYTES_MAX: u64 = 1 << 20;
 /// The longest path that systems take.
 const NAME_BYTES_MAX: usize = 4096;
+/// Of the hash that stands for a name, so that memory holds many.
+const NAME_HASH_BYTES: usize = 16;
+/// Of the attributes that describe a sparse file, and the one with its name (GNU tar's manual,
+/// "Storing Sparse Files").
+const SPARSE: &[u8] = b"GNU.sparse.";
+const SPARSE_NAME: &[u8] = b"GNU.sparse.name";
 
 /// The matching members of one archive.
 pub struct Members {
@@ -30,6 +39,8 @@ pub struct Members {
     pattern: String,
     opening: Opening,
     archive: Bytes,
+    /// Names that matched since the last end mark.
+    seen: BTreeSet<[u8; NAME_HASH_BYTES]>,
     /// Whether an end mark was the last thing read.
     marked: bool,
     ended: bool,
@@ -51,6 +62,7 @@ pub fn open(path: Arc<Path>, pattern: String, opening: Opening) -> Result<Member
         pattern,
         opening,
         archive,
+        seen: BTreeSet::new(),
         marked: false,
         ended: false,
     })
@@ -70,7 +82,7 @@ impl Iterator for Members {
                     bytes: Some(bytes),
                     ..
                 })) => {
-                    let path = self.member_path(&name);
+                    let path = member_path(&self.path, &name);
                     return Some(TextFile::of_bytes(path, bytes, &self.opening));
                 }
                 Ok(_) => {}
@@ -97,7 +109,9 @@ impl Members {
                 _ => return Err(self.ends_early()),
             }
         }
-        self.marked = false;
+        if std::mem::take(&mut self.marked) {
+            self.seen.clear();
+        }
         let member = self.read_member(&block)?;
         let skipped = io::copy(
             &mut self.archive.by_ref().take(member.left),
@@ -123,7 +137,10 @@ impl Members {
             Ok(entry) => entry,
             Err(error) => return Err(self.header_error(&error)),
         };
-        let name = entry.path_bytes();
+        let (name, is_sparse) = match describe(&mut entry) {
+            Ok(described) => described,
+            Err(error) => return Err(self.header_error(&error)),
+        };
         if name.len() > NAME_BYTES_MAX {
             return Err(anyhow!(
                 "{}: a member whose name is longer than {NAME_BYTES_MAX} bytes\n  hint: look where \
@@ -132,27 +149,29 @@ impl Members {
             ));
         }
         let name = String::from_utf8_lossy(&name).into_owned();
-        let size = entry.size();
         let kind = entry.header().entry_type();
-        if kind == EntryType::GNUSparse {
-            return Err(anyhow!(
-                "{}: a sparse member, which is not read\n  hint: pack the archive anew",
-                self.path.display()
-            ));
-        }
-        let Some(stored) = size.checked_next_multiple_of(BLOCK_BYTES as u64) else {
+        // Of a sparse member the entry tells the size that it would be unpacked to.
+        let size = match kind {
+            EntryType::GNUSparse => entry.header().entry_size().ok(),
+            _ => Some(entry.size()),
+        };
+        let blocks = |size: u64| size.checked_next_multiple_of(BLOCK_BYTES as u64);
+        let (Some(size), Some(stored)) = (size, size.and_then(blocks)) else {
             return Err(self.damaged());
         };
-        let wanted = kind.is_file() && path_matches(&self.pattern, &name);
-        if !wanted {
+        let is_file = kind.is_file() || kind == EntryType::GNUSparse;
+        if !is_file || !path_matches(&self.pattern, &name) {
             return Ok(Member {
                 name,
                 left: stored,
                 bytes: None,
             });
         }
+        let path = member_path(&self.path, &name);
+        let is_new = self.seen.insert(name_hash(&name));
+        expect_readable(&path, is_sparse, is_new)?;
         if size > DOCUMENT_BYTES_MAX {
-            return Err(Fault::TooLong { line: 1 }.of(&self.member_path(&name)));
+            return Err(Fault::TooLong { line: 1 }.of(&path));
         }
         let mut bytes = Vec::new();
         let read = entry.read_to_end(&mut bytes);
@@ -167,11 +186,6 @@ impl Members {
             left: stored - size,
             bytes: Some(bytes),
         })
-    }
-
-    /// The name under which errors tell of a member; no name in an archive hides the archive's.
-    fn member_path(&self, name: &str) -> Arc<Path> {
-        Path::new(&format!("{}/{name}", self.path.display())).into()
     }
 
     fn header_error(&self, error: &io::Error) -> Error {
@@ -193,6 +207,55 @@ impl Members {
     fn ends_early(&self) -> Error {
         Fault::EndsEarly { format: "tar" }.of(&self.path)
     }
+}
+
+/// The name under which errors tell of a member; no name in an archive hides the archive's.
+fn member_path(archive: &Path, name: &str) -> Arc<Path> {
+    Path::new(&format!("{}/{name}", archive.display())).into()
+}
+
+/// A member's name, and whether it is stored without its zeros, which nothing here puts back.
+fn describe(entry: &mut Entry<'_, impl Read>) -> io::Result<(Vec<u8>, bool)> {
+    let mut name = entry.path_bytes().into_owned();
+    let kind = entry.header().entry_type();
+    let mut is_sparse = kind == EntryType::GNUSparse;
+    if kind.is_file() {
+        let attributes = entry.pax_extensions()?.into_iter().flatten();
+        // Values may hold line ends, at which the library cuts them.
+        for attribute in attributes.flatten() {
+            is_sparse |= attribute.key_bytes().starts_with(SPARSE);
+            if attribute.key_bytes() == SPARSE_NAME {
+                name = attribute.value_bytes().to_vec();
+            }
+        }
+    }
+    Ok((name, is_sparse))
+}
+
+fn name_hash(name: &str) -> [u8; NAME_HASH_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    // As patterns see names.
+    for part in name.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        hasher.update(part.as_bytes()).update(b"/");
+    }
+    let mut hash = [0; NAME_HASH_BYTES];
+    hasher.finalize_xof().fill(&mut hash);
+    hash
+}
+
+fn expect_readable(path: &Path, is_sparse: bool, is_new: bool) -> Result<()> {
+    let (what, hint) = match (is_sparse, is_new) {
+        (true, _) => (
+            "stored as a sparse file, which is not read",
+            "pack the archive anew, without --sparse",
+        ),
+        (_, false) => (
+            "a second member of this name, as tar leaves them when it appends or updates",
+            "unpack the archive, where the last one counts, and pack it anew",
+        ),
+        _ => return Ok(()),
+    };
+    Err(anyhow!("{}: {what}\n  hint: {hint}", path.display()))
 }
 
 /// Fills `block` as far as there are bytes; returns how many.

@@ -154,3 +154,93 @@ fn archives_that_are_damaged_or_none() {
       hint: take the file out of `path`; UTF-16 without a byte-order mark needs `encoding: utf-16`
     ");
 }
+
+#[test]
+fn a_name_that_comes_twice() {
+    // As tar leaves them when it appends or updates; the library that writes here drops the dot.
+    let mut tar = archive(&[("n.txt", b"old"), ("b.txt", b"b")]);
+    tar.truncate(tar.len() - 1024);
+    for name in ["n.txt", "./n.txt"] {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(3);
+        header.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&header, &b"new"[..]).unwrap();
+        let both = [&tar[..], &builder.into_inner().unwrap()].concat();
+        assert_eq!(
+            refused(READ, &[("a.tar", both)]),
+            format!(
+                "DIR/a.tar/{name}: a second member of this name, as tar leaves them when it \
+                 appends or updates\n  hint: unpack the archive, where the last one counts, and \
+                 pack it anew"
+            )
+        );
+    }
+    // What does not match, in other folders, and in archives one after the other.
+    let tar = archive(&[
+        ("n.md", b"old"),
+        ("n.md", b"new"),
+        ("n.txt", b"1"),
+        ("a/n.txt", b"2"),
+    ]);
+    let both = [&tar[..], &archive(&[("n.txt", b"3")])].concat();
+    assert_eq!(texts(READ, &[("a.tar", both)]).unwrap(), ["1", "2", "3"]);
+}
+
+/// A file of five bytes after a hole, between two others.
+fn sparse(name: &str, with_attributes: bool) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    builder
+        .append_data(&mut header, "a.txt", &b"a"[..])
+        .unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    let mut path = name.to_owned();
+    if with_attributes {
+        let attributes = [
+            ("major", "1"),
+            ("minor", "0"),
+            ("name", name),
+            ("realsize", "517"),
+        ];
+        let attributes = attributes.map(|(key, value)| (format!("GNU.sparse.{key}"), value));
+        let attributes = attributes
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_bytes()));
+        builder.append_pax_extensions(attributes).unwrap();
+        path = format!("GNUSparseFile.1/{name}");
+    } else {
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        let fields = header.as_gnu_mut().unwrap();
+        fields.sparse[0].offset.copy_from_slice(b"00000001000\0");
+        fields.sparse[0].numbytes.copy_from_slice(b"00000000005\0");
+        fields.realsize.copy_from_slice(b"00000001005\0");
+    }
+    builder
+        .append_data(&mut header, path, &PRIVATE.as_bytes()[..5])
+        .unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    builder
+        .append_data(&mut header, "b.txt", &b"b"[..])
+        .unwrap();
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn sparse_members_are_passed_over_or_named() {
+    for with_attributes in [false, true] {
+        let passed = sparse("s.bin", with_attributes);
+        assert_eq!(texts(READ, &[("a.tar", passed)]).unwrap(), ["a", "b"]);
+        let wanted = sparse("s.txt", with_attributes);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(refused(READ, &[("a.tar", wanted)]), @r"
+            DIR/a.tar/s.txt: stored as a sparse file, which is not read
+              hint: pack the archive anew, without --sparse
+            ");
+        }
+    }
+}
