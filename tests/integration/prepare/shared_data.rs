@@ -95,8 +95,9 @@ fn the_shared_corpus_prepares() {
 }
 
 /// blake3 over the texts of each source, a NUL after each, from readers written for this check in
-/// another language: element trees for the XML, a regular expression for the transcripts.
-const TEXTS: [(&str, &str); 5] = [
+/// another language: element trees for the XML, a regular expression for the transcripts, the
+/// language's own module for the tables.
+const TEXTS: [(&str, &str); 7] = [
     (
         "nlm/jats",
         "a34533aa173cc4ca13f48a88b314dd01e52f1aaafda9faca5830f1d36e2ffebc",
@@ -104,6 +105,14 @@ const TEXTS: [(&str, &str); 5] = [
     (
         "nih/medquad-pages",
         "7167e959d9037ed1635a76d6344f60cbf38d6eed5f3804c46b7db6826045451f",
+    ),
+    (
+        "aci-bench/visits",
+        "04e5084a3f0487e3bc632dfb43b4fb9406f2d973178c14e43c288b74809ac5a8",
+    ),
+    (
+        "mts-dialog/sections",
+        "32e0b0626419fd4d0146a4a1532f07f324932bba4d73d7c26516120f844facac",
     ),
     (
         "primock57/consultations",
