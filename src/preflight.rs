@@ -102,7 +102,7 @@ pub fn new_tokens(corpus: &Corpus, start: &Start) -> Result<Pieces> {
         if folder.is_dir() {
             warn!(
                 folder = %folder.display(),
-                "no tokenizer.json there to compare with the corpus's: a model of another tokenizer \
+                "no tokenizer.json there to compare with the corpus's: a model of another one \
                  would begin with the rows of other tokens"
             );
         }
