@@ -22,7 +22,7 @@ pub struct Whole {
 
 impl Whole {
     pub fn end_stage(&mut self, stage: &Stage, pace: &Pace) {
-        if stage.unit == Unit::Bytes {
+        if is_of_files(stage) {
             self.before += stage.total;
             self.worked += pace.last.done.saturating_sub(pace.from.done);
             self.time += pace.since.elapsed();
@@ -33,7 +33,7 @@ impl Whole {
     /// last source, and where the current one is not measured in bytes.
     fn left(&self, stage: &Stage, from: &Done, last: &Done, elapsed: Duration) -> Option<Duration> {
         let after = self.total.checked_sub(self.before + stage.total)?;
-        if stage.unit != Unit::Bytes || after == 0 || last.catching_up {
+        if !is_of_files(stage) || after == 0 || last.catching_up {
             return None;
         }
         let rest = after + stage.total.checked_sub(last.done)?;
@@ -41,6 +41,12 @@ impl Whole {
         let time = self.time + elapsed;
         (worked > 0).then(|| time.mul_f64(rest as f64 / worked as f64))
     }
+}
+
+/// Whether a stage counts bytes of the sources' files; the training of a tokenizer counts text, and
+/// has no total.
+fn is_of_files(stage: &Stage) -> bool {
+    stage.unit == Unit::Bytes && stage.total > 0
 }
 
 /// How fast a stage goes, from where its own work begins.
@@ -147,6 +153,27 @@ mod tests {
         assert_eq!(left(&stage(200), done(50, 9, true)), None);
         // The last source's own time says it all.
         assert_eq!(left(&stage(700), done(50, 9, false)), None);
+    }
+
+    #[test]
+    fn the_training_of_a_tokenizer_is_no_part_of_the_whole() {
+        let training = Stage {
+            name: "tokenizer".to_owned(),
+            unit: Unit::Bytes,
+            total: 0,
+        };
+        let mut whole = Whole {
+            total: 1000,
+            ..Whole::default()
+        };
+        let (from, last) = (Done::default(), done(400, 0, false));
+        let left = whole.left(&training, &from, &last, Duration::from_secs(2));
+        assert_eq!(left, None);
+        let mut pace = Pace::new();
+        pace.advance(&last);
+        whole.end_stage(&training, &pace);
+        assert_eq!((whole.before, whole.worked), (0, 0));
+        assert_eq!(whole.time, Duration::ZERO);
     }
 
     #[test]
