@@ -20,7 +20,7 @@ use crate::prepare::source::SourceJob;
 use crate::prepare::tokenizer::TOKENIZER_CONFIG_FILE;
 
 /// Raised whenever the same inputs come to other shards than before.
-const PREPARATION_VERSION: u32 = 3;
+const PREPARATION_VERSION: u32 = 4;
 /// Stands beside the manifest.
 pub const FINGERPRINT_FILE: &str = "prepared.json";
 

@@ -17,7 +17,7 @@ fn workspace() -> Workspace {
     let settings = "max_length: 16\nheld_out: 0.3\nshard_bytes: 1024\nprefix_space: false";
     let workspace = Workspace::new(settings, source);
     let mut lines = String::new();
-    for number in 0_usize..60 {
+    for number in 0_usize..66 {
         let text = match number % 6 {
             0 => "  ".to_owned(),
             1 => "\u{1}".repeat(number),
@@ -88,7 +88,7 @@ fn from_every_save_point_the_corpus_comes_to_the_same_bytes() {
     let corpus = contents(&workspace.path("out"));
     fs::rename(workspace.path("out"), workspace.path("whole")).unwrap();
     let source = only_source(&manifest);
-    assert_eq!(source.dropped["empty"], 20);
+    assert_eq!(source.dropped["empty"], 22);
     let (train, held_out) = (&source.train, &source.held_out);
     let ends = [train.shards.len(), held_out.shards.len()];
     assert!(ends[0] > 3 && ends[1] > 3, "{ends:?} shards");
