@@ -43,7 +43,7 @@ struct Begun {
     whole: String,
     /// Of what all sources have in common.
     common: String,
-    /// Of `tokenizer.json`.
+    /// Of the tokenizer's files.
     tokenizer: String,
 }
 

@@ -98,13 +98,14 @@ impl TokenizerFiles {
         })
     }
 
-    /// blake3 over all of it that decides ids and what becomes of them, in hexadecimal.
+    /// blake3 over each of its files, in hexadecimal.
     pub fn digest(&self) -> String {
-        let tokenizer = blake3::hash(&self.tokenizer).to_hex();
-        match &self.new_tokens {
-            None => tokenizer.to_string(),
-            Some(record) => format!("{tokenizer} {}", blake3::hash(record).to_hex()),
-        }
+        let files = [&self.tokenizer, &self.config].into_iter();
+        let digests: Vec<String> = files
+            .chain(&self.new_tokens)
+            .map(|bytes| blake3::hash(bytes).to_hex().to_string())
+            .collect();
+        digests.join(" ")
     }
 
     /// Writes the files into a folder, all of which are there in full or not at all.

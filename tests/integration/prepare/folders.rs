@@ -144,6 +144,32 @@ fn a_failed_run_leaves_the_older_corpus() {
 }
 
 #[test]
+fn a_changed_tokenizer_config_is_taken_over() {
+    let workspace = Workspace::new("max_length: 64", &synthetic("triage_line", 20));
+    let trained = workspace.prepare().unwrap().tokenizer.digest;
+    fs::create_dir(workspace.path("given")).unwrap();
+    let [tokenizer, config] = ["tokenizer.json", "tokenizer_config.json"];
+    for file in [tokenizer, config] {
+        let out = workspace.path("out").join(file);
+        fs::copy(out, workspace.path("given").join(file)).unwrap();
+    }
+    let yaml = fs::read_to_string(workspace.path(CORPUS_FILE)).unwrap();
+    let yaml = yaml.replace("{train: {vocab_size: 600}}", "{file: given}");
+    workspace.write(CORPUS_FILE, yaml.as_bytes());
+    assert_eq!(workspace.prepare().unwrap().tokenizer.digest, trained);
+    let before = contents(&workspace.path("out"));
+
+    let changed = String::from_utf8(before[config].clone()).unwrap();
+    let changed = changed.replace("\"model_max_length\": 64", "\"model_max_length\": 63");
+    workspace.write("given/tokenizer_config.json", changed.as_bytes());
+    assert_eq!(workspace.prepare().unwrap().tokenizer.digest, trained);
+    let after = contents(&workspace.path("out"));
+    assert_eq!(after[config], changed.as_bytes());
+    assert_ne!(after[config], before[config]);
+    assert_eq!(after[MANIFEST_FILE], before[MANIFEST_FILE]);
+}
+
+#[test]
 fn two_preparations_of_one_folder_do_not_mix() {
     let workspace = Workspace::new("max_length: 64", &synthetic("triage_line", 5));
     workspace.write("out/.prepare.lock", b"");
