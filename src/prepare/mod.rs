@@ -129,6 +129,7 @@ pub fn run(config: &CorpusConfig, origin: &Path, progress: &mut dyn Progress) ->
         progress.kept(&root);
         return Ok(manifest);
     }
+    staging.expect_one_file_system(jobs.iter().map(SourceJob::name))?;
     let manifest = if let Some(manifest) = staging.find_complete(&fingerprint) {
         manifest
     } else {

@@ -11,9 +11,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::new_tokens::NEW_TOKENS_FILE;
@@ -58,6 +59,31 @@ impl Staging {
     /// Where the new corpus is written.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Refuses folders that no finished corpus can be moved into, before there is one; `names` are
+    /// those of its sources.
+    ///
+    /// # Errors
+    /// A folder of the corpus is on another file system than the staging folder.
+    pub fn expect_one_file_system(&self, names: impl Iterator<Item = String>) -> Result<()> {
+        let device = |folder: &Path| fs::metadata(folder).ok().map(|found| found.dev());
+        let staging = device(&self.folder).or_else(|| device(&self.root));
+        for name in names {
+            for folder in Path::new(&name).ancestors() {
+                let folder = self.root.join(folder);
+                let other = device(&folder).filter(|other| Some(*other) != staging);
+                ensure!(
+                    other.is_none(),
+                    "{} is on another file system than {}, from where a finished corpus is moved \
+                     in\n  hint: set `output` to a folder that has all of its folders on one file \
+                     system",
+                    folder.display(),
+                    self.folder.display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The tokenizer of an interrupted preparation with the same settings. What was left by

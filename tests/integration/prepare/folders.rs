@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use cohort::corpus::MANIFEST_FILE;
@@ -167,6 +168,39 @@ fn a_changed_tokenizer_config_is_taken_over() {
     assert_eq!(after[config], changed.as_bytes());
     assert_ne!(after[config], before[config]);
     assert_eq!(after[MANIFEST_FILE], before[MANIFEST_FILE]);
+}
+
+#[test]
+fn a_folder_on_another_file_system_is_refused_before_the_work() {
+    let workspace = Workspace::new("max_length: 64", &synthetic("triage_line", 20));
+    workspace.prepare().unwrap();
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        return crate::support::skipped("no folder in /dev/shm");
+    };
+    if device(other.path()) == device(workspace.folder.path()) {
+        return crate::support::skipped("no second file system");
+    }
+    let institution = workspace.path("out/clinic");
+    let elsewhere = other.path().join("notes");
+    fs::create_dir(&elsewhere).unwrap();
+    for (name, bytes) in contents(&institution.join("notes")) {
+        fs::write(elsewhere.join(name), bytes).unwrap();
+    }
+    fs::remove_dir_all(&institution).unwrap();
+    symlink(other.path(), &institution).unwrap();
+    let older = contents(&workspace.path("out"));
+
+    workspace.configure("max_length: 32", &synthetic("triage_line", 20));
+    let mut recorder = Recorder::default();
+    let origin = workspace.path(CORPUS_FILE);
+    let error = prepare::run(&workspace.config(), &origin, &mut recorder).unwrap_err();
+    insta::assert_snapshot!(workspace.shown(&error), @r"
+    DIR/out/clinic/notes is on another file system than DIR/out/.preparing, from where a finished corpus is moved in
+      hint: set `output` to a folder that has all of its folders on one file system
+    ");
+    assert!(recorder.begun.is_empty());
+    assert_eq!(contents(&workspace.path("out")), older);
 }
 
 #[test]
