@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::cli::table::{Table, counted, grouped};
-use crate::prepare::cleaning::Reason;
+use crate::prepare::cleaning::reason::Reason;
 use crate::prepare::cleaning::report::{CleaningReport, SourceReport};
 
 const REASONS: [Reason; 4] = [

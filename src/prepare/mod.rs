@@ -32,8 +32,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::corpus::{Institution, MANIFEST_VERSION, Manifest};
-use crate::prepare::cleaning::Cleaner;
 use crate::prepare::cleaning::marks::Marks;
+use crate::prepare::cleaning::{CleanedSource, Cleaner};
 use crate::prepare::config::{CorpusConfig, TokenizerConfig, TrainConfig};
 use crate::prepare::fingerprint::Fingerprint;
 use crate::prepare::held_out::is_held_out;
@@ -157,12 +157,10 @@ impl Preparation<'_> {
     /// Makes the corpus in the staging folder, with what is there already.
     fn stage(&self, wanted: WantedTokenizer<'_>, progress: &mut dyn Progress) -> Result<Manifest> {
         let config = self.config;
-        let tokenizer = match (self.staging.resume(self.fingerprint)?, wanted) {
-            (Some(files), _) => {
-                self.tell_what_is_kept();
-                files
-            }
-            (None, WantedTokenizer::Given(files)) => files,
+        let staged = self.staging.resume(self.fingerprint)?;
+        let is_resumed = staged.is_some();
+        let tokenizer = match (staged, wanted) {
+            (Some(files), _) | (None, WantedTokenizer::Given(files)) => files,
             (None, WantedTokenizer::Trained(train)) => {
                 train_on(self.jobs, config, train, progress)?
             }
@@ -180,9 +178,15 @@ impl Preparation<'_> {
             );
         }
         let folder = self.staging.folder();
-        let names = self.jobs.iter().map(SourceJob::name).collect();
-        let mut cleaner = Cleaner::open(&config.cleaning, folder, names)?;
+        let sources = self.identities().map(|(job, identity)| CleanedSource {
+            name: job.name(),
+            fingerprint: identity.fingerprint.to_owned(),
+        });
+        let mut cleaner = Cleaner::open(&config.cleaning, folder, sources.collect())?;
         cleaner.check_tokenizer(&chunker)?;
+        if is_resumed {
+            self.tell_what_is_kept(&cleaner);
+        }
         self.staging.begin(self.fingerprint, &tokenizer)?;
         let plan = ShardPlan {
             root: folder,
@@ -204,13 +208,26 @@ impl Preparation<'_> {
         Ok(manifest)
     }
 
+    /// Every source, in the configuration's order.
+    fn identities(&self) -> impl Iterator<Item = (&SourceJob<'_>, SourceIdentity<'_>)> {
+        let made_from = self.fingerprint.sources.iter();
+        let sources = (0..).zip(self.jobs).zip(made_from);
+        sources.map(|((number, job), fingerprint)| {
+            let identity = SourceIdentity {
+                number,
+                fingerprint,
+            };
+            (job, identity)
+        })
+    }
+
     /// One line about the interrupted preparation that is gone on with.
-    fn tell_what_is_kept(&self) {
-        let sources = self.jobs.iter().zip(&self.fingerprint.sources);
-        let kept: Vec<SavePoint> = sources
-            .filter_map(|(job, fingerprint)| {
+    fn tell_what_is_kept(&self, cleaner: &Cleaner) {
+        let kept: Vec<SavePoint> = self
+            .identities()
+            .filter_map(|(job, identity)| {
                 let point = SavePoint::read(self.staging.folder(), &job.name())?;
-                (point.fingerprint == *fingerprint).then_some(point)
+                source::usable(point, identity, cleaner).ok()
             })
             .collect();
         tracing::info!(
@@ -236,12 +253,7 @@ impl Preparation<'_> {
             })
             .collect();
         progress.expect(self.jobs.iter().map(SourceJob::bytes).sum());
-        let made_from = self.fingerprint.sources.iter();
-        for ((number, job), fingerprint) in (0..).zip(self.jobs).zip(made_from) {
-            let identity = SourceIdentity {
-                number,
-                fingerprint,
-            };
+        for (job, identity) in self.identities() {
             let source = source::prepare(job, identity, plan, cleaner, progress)
                 .map_err(|error| job.blame(error))
                 .with_context(|| job.name())?;

@@ -13,7 +13,8 @@ use anyhow::{Context, Error, Result, ensure};
 use rayon::prelude::{IntoParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
 use crate::corpus::Source;
-use crate::prepare::cleaning::{Cleaner, Examined, Reason};
+use crate::prepare::cleaning::reason::Reason;
+use crate::prepare::cleaning::{Cleaner, Examined};
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::readers::ReadConfig;
 use crate::prepare::config::{InstitutionConfig, SourceConfig};
@@ -137,7 +138,7 @@ pub fn prepare(
 ) -> Result<Source> {
     let stage = job.stage();
     progress.begin(&stage);
-    let source = match resume(job, identity.fingerprint, plan)? {
+    let source = match resume(job, identity, plan, cleaner)? {
         Resumed::Finished(source) => {
             let splits = [&source.train, &source.held_out];
             let dropped: u64 = source.dropped.values().sum();
@@ -178,24 +179,42 @@ pub fn prepare(
 /// What an earlier run has come to, if that can be gone on with.
 fn resume<'a>(
     job: &'a SourceJob<'a>,
-    fingerprint: &str,
+    identity: SourceIdentity<'_>,
     plan: &'a ShardPlan<'a>,
+    cleaner: &Cleaner,
 ) -> Result<Resumed<'a>> {
     let name = job.name();
-    let why_not = match SavePoint::read(plan.root, &name) {
-        Some(point) if point.fingerprint == fingerprint => {
-            match Output::resume(job, plan, point.state) {
-                Ok(resumed) => return Ok(resumed),
-                Err(error) => {
-                    format!("what the interrupted preparation left is damaged: {error:#}")
-                }
-            }
-        }
-        Some(_) => "it, or a source before it, is not as it was".to_owned(),
+    let point = SavePoint::read(plan.root, &name);
+    let why_not = match point.map(|point| usable(point, identity, cleaner)) {
+        Some(Ok(point)) => match Output::resume(job, plan, point.state) {
+            Ok(resumed) => return Ok(resumed),
+            Err(error) => format!("what the interrupted preparation left is damaged: {error:#}"),
+        },
+        Some(Err(why_not)) => why_not.to_owned(),
         None => return Ok(Resumed::Unfinished(Box::new(Output::new(job, plan)?))),
     };
     tracing::warn!(source = %name, why_not, "not gone on with but begun anew");
     Ok(Resumed::Unfinished(Box::new(Output::new(job, plan)?)))
+}
+
+/// The save point of a source, if what it says holds for this preparation; else why not.
+///
+/// The shards of an unfinished source hold in any case, as its documents are cleaned anew. A
+/// finished one is not read again, so that its cleaning has to be there too.
+pub fn usable(
+    point: SavePoint,
+    identity: SourceIdentity<'_>,
+    cleaner: &Cleaner,
+) -> Result<SavePoint, &'static str> {
+    if point.fingerprint != identity.fingerprint {
+        return Err("it, or a source before it, is not as it was");
+    }
+    match &point.state {
+        State::Finished(_) if !cleaner.has(identity.number) => {
+            Err("what its cleaning left is gone, or is that of another source")
+        }
+        _ => Ok(point),
+    }
 }
 
 /// A source that is being read.

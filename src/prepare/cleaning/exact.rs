@@ -1,11 +1,12 @@
 //! Finding the earlier document with the same text.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::prepare::cleaning::index::{Index, LIMITS};
+use crate::prepare::cleaning::left::LeftFile;
 use crate::prepare::cleaning::run;
 
 const INDEX_KIND: &str = "texts";
@@ -19,10 +20,10 @@ pub struct Exact {
 }
 
 impl Exact {
-    /// Takes over what earlier sources left in `folder`.
-    pub fn open(folder: &Path) -> Result<Self> {
+    /// Takes over what sources left in `folder`.
+    pub fn open(folder: &Path, left: &[(u32, PathBuf)]) -> Result<Self> {
         Ok(Self {
-            index: Index::open(folder, INDEX_KIND, LIMITS)?,
+            index: Index::open(folder, INDEX_KIND, LIMITS, left)?,
             source: 0,
             batch: BTreeSet::new(),
         })
@@ -60,7 +61,8 @@ impl Exact {
         self.index.add(std::mem::take(&mut self.batch))
     }
 
-    pub fn end_source(&mut self) -> Result<()> {
+    /// Leaves all that the current source kept in files.
+    pub fn end_source(&mut self) -> Result<Vec<LeftFile>> {
         self.index.end_source()
     }
 }

@@ -3,7 +3,7 @@
 //! The entries of the source at hand are in memory up to a limit, then in sorted runs; those of
 //! earlier sources are in runs alone. Runs of one size are merged, so that there are few. Memory is
 //! bounded by the limits, whatever the number of entries: what a full filter has no room for is
-//! read from the disk. Each source leaves its own files, which a later process takes over.
+//! read from the disk. Each source leaves its own files, which a later process may take over.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::prepare::cleaning::filter::Filter;
+use crate::prepare::cleaning::left::LeftFile;
 use crate::prepare::cleaning::run::{self, Run};
 
 const ENDING: &str = ".run";
@@ -53,8 +54,14 @@ struct Stored {
 }
 
 impl Index {
-    /// Takes over the runs that earlier sources left in `folder`; `kind` begins their names.
-    pub fn open(folder: &Path, kind: &'static str, limits: Limits) -> Result<Self> {
+    /// Takes over the runs among the files that sources left in `folder`; `kind` begins their
+    /// names.
+    pub fn open(
+        folder: &Path,
+        kind: &'static str,
+        limits: Limits,
+        left: &[(u32, PathBuf)],
+    ) -> Result<Self> {
         let mut index = Self {
             folder: folder.to_owned(),
             kind,
@@ -64,9 +71,9 @@ impl Index {
             runs: Vec::new(),
             next: 0,
         };
-        for (source, path) in sources_files(folder, kind, ENDING)? {
-            let run = Run::load(path, |entries| index.filter(entries))?;
-            let level = 0;
+        for (source, path) in left.iter().filter(|(_, path)| is_of(path, kind)) {
+            let run = Run::load(path.clone(), |entries| index.filter(entries))?;
+            let (source, level) = (*source, 0);
             index.runs.push(Stored { source, level, run });
         }
         Ok(index)
@@ -105,11 +112,12 @@ impl Index {
     }
 
     /// Leaves all entries of the current source in files.
-    pub fn end_source(&mut self) -> Result<()> {
+    pub fn end_source(&mut self) -> Result<Vec<LeftFile>> {
         if !self.recent.is_empty() {
             self.spill()?;
         }
-        Ok(())
+        let of_source = self.runs.iter().filter(|run| run.source == self.source);
+        Ok(of_source.map(|stored| stored.run.left()).collect())
     }
 
     fn spill(&mut self) -> Result<()> {
@@ -199,28 +207,22 @@ fn merged(paths: &[PathBuf]) -> Result<impl Iterator<Item = Result<u128>> + use<
     }))
 }
 
-/// The files `<kind>-<source>…<ending>` of a folder with their sources, in order.
-pub fn sources_files(folder: &Path, kind: &str, ending: &str) -> Result<Vec<(u32, PathBuf)>> {
-    let context = || format!("cannot list the folder {}", folder.display());
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).with_context(context)? {
-        let path = entry.with_context(context)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let source = name
-            .strip_prefix(kind)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .filter(|rest| rest.ends_with(ending))
-            .and_then(|rest| rest.get(..5)?.parse().ok());
-        found.extend(source.map(|source| (source, path.clone())));
-    }
-    found.sort();
-    Ok(found)
+/// Whether a file is of a kind, by its name `<kind>-<source>…`.
+pub fn is_of(path: &Path, kind: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let rest = name.strip_prefix(kind);
+    rest.is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// Removes the files of a kind that a source left, unfinished ones too.
 pub fn remove_files(folder: &Path, kind: &str, source: u32) -> Result<()> {
-    for (of, path) in sources_files(folder, kind, "")? {
-        if of == source {
+    let context = || format!("cannot list the folder {}", folder.display());
+    let of_source = format!("{kind}-{source:05}");
+    for entry in fs::read_dir(folder).with_context(context)? {
+        let path = entry.with_context(context)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let rest = name.strip_prefix(&of_source);
+        if rest.is_some_and(|rest| rest.starts_with(['-', '.'])) {
             remove(&path)?;
         }
     }

@@ -1,9 +1,10 @@
 //! Cleaning that is stated: which documents are dropped, and why, and which marks are replaced.
 //!
-//! In reading order: [`config`] what is asked for; [`marks`] de-identification marks into one
-//! token; [`equality`] and [`exact`] equal documents; [`shingles`], [`minhash`] and [`near`] nearly
-//! equal ones; [`index`], [`run`] and [`filter`] how those before are remembered; [`report`] what
-//! it came to.
+//! In reading order: [`config`] what is asked for; [`reason`] why a document goes; [`marks`]
+//! de-identification marks into one token; [`equality`] and [`exact`] equal documents;
+//! [`shingles`], [`minhash`] and [`near`] nearly equal ones; [`index`], [`run`] and [`filter`] how
+//! those before are remembered; [`left`] what a later process finds of that; [`report`] what it
+//! came to.
 //!
 //! Invariants: of documents that are the same the first in the configuration's order is kept,
 //! whatever the number of threads and wherever a batch ends; every document that is dropped is
@@ -13,20 +14,21 @@
 //!
 //! A source is examined batch by batch. [`Cleaner::examine`] looks at each document, on all cores;
 //! [`Cleaner::decide`] then goes through the batch in order. What a finished source leaves in the
-//! working folder is taken over by [`Cleaner::open`] in a later process, which begins unfinished
-//! ones anew.
+//! working folder is taken over by [`Cleaner::open`] in a later process, which begins every other
+//! source anew.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 
 use crate::prepare::cleaning::config::{CleaningConfig, Duplicates};
 use crate::prepare::cleaning::exact::Exact;
+use crate::prepare::cleaning::left::Left;
 use crate::prepare::cleaning::marks::Marks;
 use crate::prepare::cleaning::near::{Near, Sketch};
+use crate::prepare::cleaning::reason::Reason;
 use crate::prepare::cleaning::report::{CleaningReport, SourceReport};
 use crate::prepare::tokenizer::Chunker;
 
@@ -35,9 +37,11 @@ pub mod equality;
 pub mod exact;
 pub mod filter;
 pub mod index;
+pub mod left;
 pub mod marks;
 pub mod minhash;
 pub mod near;
+pub mod reason;
 pub mod report;
 pub mod run;
 pub mod shingles;
@@ -45,29 +49,25 @@ pub mod shingles;
 /// The working folder in the folder in which a corpus is made; gone with that.
 pub const WORKING_FOLDER: &str = ".cleaning";
 
-/// Why a document was dropped; the first of these that holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// No character but white space, or no token.
-    Empty,
-    /// Fewer characters than the configuration asks for.
-    Short,
-    /// An earlier document has the same text.
-    Duplicate,
-    /// An earlier document has nearly the same text.
-    NearDuplicate,
-}
-
 pub struct Cleaner {
     config: CleaningConfig,
     folder: PathBuf,
-    names: Vec<String>,
+    sources: Vec<CleanedSource>,
+    /// What each source has left, if it has ended.
+    left: Vec<Option<Left>>,
     marks: Option<Marks>,
     exact: Option<Exact>,
     near: Option<Near>,
     source: u32,
     tally: SourceReport,
+}
+
+/// A source of the corpus.
+#[derive(Clone, Debug)]
+pub struct CleanedSource {
+    pub name: String,
+    /// Of what it, and every source before it, is made from.
+    pub fingerprint: String,
 }
 
 /// A document beside all that were kept before its batch.
@@ -84,18 +84,6 @@ enum State {
     New { text: u128, sketch: Option<Sketch> },
 }
 
-impl Reason {
-    /// The name in manifests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Short => "short",
-            Self::Duplicate => "duplicate",
-            Self::NearDuplicate => "near_duplicate",
-        }
-    }
-}
-
 impl Examined {
     /// The document's text with its marks replaced.
     pub fn text<'a>(&'a self, original: &'a str) -> &'a str {
@@ -104,20 +92,27 @@ impl Examined {
 }
 
 impl Cleaner {
-    /// Starts in the folder `root` in which a corpus is made, or goes on after the sources that
-    /// left their files there. `names` are those of all sources, in the configuration's order.
-    pub fn open(config: &CleaningConfig, root: &Path, names: Vec<String>) -> Result<Self> {
+    /// Starts in the folder `root` in which a corpus is made, or goes on after those of its sources
+    /// that left their files there. `sources` are all of them, in the configuration's order.
+    pub fn open(config: &CleaningConfig, root: &Path, sources: Vec<CleanedSource>) -> Result<Self> {
         let folder = root.join(WORKING_FOLDER);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let exact = (config.duplicates == Duplicates::Drop).then(|| Exact::open(&folder));
+        let left: Vec<Option<Left>> = (0..)
+            .zip(&sources)
+            .map(|(number, source)| Left::find(&folder, number, &source.fingerprint))
+            .collect();
+        let files = left::files_of(&left, &folder);
+        let exact = (config.duplicates == Duplicates::Drop).then(|| Exact::open(&folder, &files));
         let near = config.near_duplicates.as_ref();
+        let near = near.map(|near| Near::open(near, &folder, &files));
         let marks = config.deidentification.as_ref();
         Ok(Self {
             config: config.clone(),
-            names,
+            sources,
+            left,
             marks: marks.map(Marks::new).transpose()?,
             exact: exact.transpose()?,
-            near: near.map(|near| Near::open(near, &folder)).transpose()?,
+            near: near.transpose()?,
             source: 0,
             tally: SourceReport::default(),
             folder,
@@ -131,10 +126,18 @@ impl Cleaner {
             .try_for_each(|marks| marks.check_replacement(chunker))
     }
 
-    /// Begins the source of this number; what an earlier attempt at it left is removed. What later
-    /// sources left stays, and counts again when their turn comes.
+    /// Whether the source of this number has ended, in an earlier process or in this one, and all
+    /// that it left is there.
+    pub fn has(&self, source: u32) -> bool {
+        self.left[source as usize].is_some()
+    }
+
+    /// Begins the source of this number; what it, or another of that number, left is removed. What
+    /// later sources left stays, and counts again when their turn comes: it depends on the texts of
+    /// the sources before them alone, which their fingerprints cover.
     pub fn begin_source(&mut self, source: u32) -> Result<()> {
-        SourceReport::remove(&self.folder, source)?;
+        self.left[source as usize] = None;
+        Left::remove(&self.folder, source)?;
         if let Some(exact) = &mut self.exact {
             exact.begin_source(source)?;
         }
@@ -143,7 +146,7 @@ impl Cleaner {
         }
         self.source = source;
         self.tally = SourceReport {
-            source: self.names[source as usize].clone(),
+            source: self.sources[source as usize].name.clone(),
             ..SourceReport::default()
         };
         Ok(())
@@ -239,7 +242,7 @@ impl Cleaner {
         };
         *self.tally.dropped.entry(reason).or_default() += 1;
         if let Some(first_in) = first_in {
-            let name = self.names[first_in as usize].clone();
+            let name = self.sources[first_in as usize].name.clone();
             let repeated = self.tally.first_in.entry(name).or_default();
             match reason {
                 Reason::NearDuplicate => repeated.near_duplicate += 1,
@@ -282,22 +285,33 @@ impl Cleaner {
 
     /// Leaves all that later sources need in files.
     pub fn end_source(&mut self) -> Result<()> {
+        let mut files = Vec::new();
         if let Some(exact) = &mut self.exact {
-            exact.end_source()?;
+            files.extend(exact.end_source()?);
         }
         if let Some(near) = &mut self.near {
-            near.end_source()?;
+            files.extend(near.end_source()?);
         }
-        self.tally.write(&self.folder, self.source)
+        let left = Left {
+            fingerprint: self.sources[self.source as usize].fingerprint.clone(),
+            files,
+            report: self.tally.clone(),
+        };
+        left.write(&self.folder, self.source)?;
+        self.left[self.source as usize] = Some(left);
+        Ok(())
     }
 
     /// Writes the report of all sources into the corpus folder `root`.
     pub fn finish(&self, root: &Path) -> Result<()> {
-        let numbers = 0..self.names.len() as u32;
-        let reports = numbers.map(|number| SourceReport::read(&self.folder, number));
+        let reports = self.left.iter().map(|left| {
+            let left = left.as_ref();
+            let left = left.expect("a corpus is finished when all of its sources have ended");
+            left.report.clone()
+        });
         let report = CleaningReport {
             cleaning: self.config.clone(),
-            sources: reports.collect::<Result<_>>()?,
+            sources: reports.collect(),
         };
         report.write(root)
     }

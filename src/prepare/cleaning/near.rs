@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 
 use crate::prepare::cleaning::config::NearDuplicatesConfig;
 use crate::prepare::cleaning::index::{self, Index, LIMITS};
+use crate::prepare::cleaning::left::LeftFile;
 use crate::prepare::cleaning::minhash::{self, Bands, PLACES, Signature};
 use crate::prepare::cleaning::run::entry;
 
@@ -58,19 +59,24 @@ pub struct Sketch {
 }
 
 impl Near {
-    /// Takes over what earlier sources left in `folder`.
-    pub fn open(config: &NearDuplicatesConfig, folder: &Path) -> Result<Self> {
+    /// Takes over what sources left in `folder`.
+    pub fn open(
+        config: &NearDuplicatesConfig,
+        folder: &Path,
+        left: &[(u32, PathBuf)],
+    ) -> Result<Self> {
         let mut files = BTreeMap::new();
-        for (source, path) in index::sources_files(folder, SIGNATURES_KIND, SIGNATURES_ENDING)? {
-            let file = File::open(&path);
+        let of_kind = |(_, path): &&(u32, PathBuf)| index::is_of(path, SIGNATURES_KIND);
+        for (source, path) in left.iter().filter(of_kind) {
+            let file = File::open(path);
             let file = file.with_context(|| format!("cannot read {}", path.display()))?;
-            files.insert(source, file);
+            files.insert(*source, file);
         }
         Ok(Self {
             folder: folder.to_owned(),
             bands: Bands::for_threshold(config.threshold),
             equal_places_min: (config.threshold * PLACES as f64).ceil() as usize,
-            index: Index::open(folder, INDEX_KIND, LIMITS)?,
+            index: Index::open(folder, INDEX_KIND, LIMITS, left)?,
             files,
             source: 0,
             stored: 0,
@@ -82,14 +88,13 @@ impl Near {
     pub fn begin_source(&mut self, source: u32) -> Result<()> {
         self.index.begin_source(source)?;
         index::remove_files(&self.folder, SIGNATURES_KIND, source)?;
-        let name = format!("{SIGNATURES_KIND}-{source:05}{SIGNATURES_ENDING}");
-        let path = self.folder.join(name);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).open(&path);
-        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-        self.files.insert(source, file);
         (self.source, self.stored) = (source, 0);
         self.batch = Batch::default();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(self.path());
+        let file = file.with_context(|| format!("cannot write {}", self.path().display()))?;
+        self.files.insert(source, file);
         Ok(())
     }
 
@@ -167,11 +172,22 @@ impl Near {
         self.index.add(bands)
     }
 
-    pub fn end_source(&mut self) -> Result<()> {
+    /// Leaves all that the current source kept in files.
+    pub fn end_source(&mut self) -> Result<Vec<LeftFile>> {
         self.files[&self.source]
             .sync_all()
             .with_context(|| format!("cannot write into {}", self.folder.display()))?;
-        self.index.end_source()
+        let mut left = self.index.end_source()?;
+        left.push(LeftFile {
+            name: signatures_file(self.source),
+            bytes: self.stored * SIGNATURE_BYTES as u64,
+        });
+        Ok(left)
+    }
+
+    /// Where the signatures of the current source are.
+    fn path(&self) -> PathBuf {
+        self.folder.join(signatures_file(self.source))
     }
 
     /// The number of a document of this batch.
@@ -197,4 +213,8 @@ impl Near {
         }
         Ok(signature)
     }
+}
+
+fn signatures_file(source: u32) -> String {
+    format!("{SIGNATURES_KIND}-{source:05}{SIGNATURES_ENDING}")
 }

@@ -1,23 +1,19 @@
 //! What cleaning came to: `cleaning.json` beside the manifest.
 //!
-//! Names sources and counts, never a text. While a corpus is being prepared, each source that has
-//! ended has its report in the working folder.
+//! Names sources and counts, never a text.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::prepare::cleaning::Reason;
 use crate::prepare::cleaning::config::CleaningConfig;
-use crate::prepare::cleaning::index;
+use crate::prepare::cleaning::reason::Reason;
 use crate::prepare::files::write_json;
 
 pub const REPORT_FILE: &str = "cleaning.json";
-const KIND: &str = "report";
-const ENDING: &str = ".json";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CleaningReport {
@@ -48,26 +44,6 @@ pub struct Repeated {
     pub near_duplicate: u64,
 }
 
-impl SourceReport {
-    /// Leaves the report of source number `source` in the working folder.
-    pub fn write(&self, folder: &Path, source: u32) -> Result<()> {
-        write_json(folder, &name(source), self)?;
-        Ok(())
-    }
-
-    pub fn read(folder: &Path, source: u32) -> Result<Self> {
-        let path = folder.join(name(source));
-        let context = || format!("cannot read {}", path.display());
-        let bytes = fs::read(&path).with_context(context)?;
-        serde_json::from_slice(&bytes).with_context(context)
-    }
-
-    /// Removes the report that a source left.
-    pub fn remove(folder: &Path, source: u32) -> Result<()> {
-        index::remove_files(folder, KIND, source)
-    }
-}
-
 impl CleaningReport {
     /// The report of a corpus; none where it has none that can be read.
     pub fn find(root: &Path) -> Option<Self> {
@@ -79,8 +55,4 @@ impl CleaningReport {
         write_json(root, REPORT_FILE, self)?;
         Ok(())
     }
-}
-
-fn name(source: u32) -> String {
-    format!("{KIND}-{source:05}{ENDING}")
 }

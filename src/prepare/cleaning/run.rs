@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::prepare::cleaning::filter::Filter;
+use crate::prepare::cleaning::left::LeftFile;
 use crate::prepare::files;
 
 const ENTRY_BYTES: usize = 16;
@@ -77,6 +78,15 @@ impl Run {
 
     pub fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// Its file, as a later process has to find it.
+    pub fn left(&self) -> LeftFile {
+        let name = self.path.file_name().unwrap_or_default();
+        LeftFile {
+            name: name.to_string_lossy().into_owned(),
+            bytes: self.entries * ENTRY_BYTES as u64,
+        }
     }
 
     pub fn filter_bytes(&self) -> usize {
@@ -154,7 +164,10 @@ impl Contents {
 
     fn add(&mut self, entry: u128) -> Result<()> {
         if self.entries > 0 && entry <= self.last {
-            bail!("its entries are out of order\n  hint: it is damaged, remove its folder");
+            bail!(
+                "it is damaged: its entries are out of order\n  hint: delete the folder .preparing \
+                 in `output`, and run again"
+            );
         }
         if self.entries.is_multiple_of(BLOCK_ENTRIES as u64) {
             self.firsts.push(key(entry));

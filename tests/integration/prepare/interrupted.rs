@@ -21,6 +21,7 @@ use super::{CORPUS_FILE, Workspace, gzip};
 
 mod changes;
 mod publishing;
+mod reverted;
 mod room;
 mod save_points;
 

@@ -45,6 +45,17 @@ fn fill(index: &mut Index, model: &mut Model, entries: u64, random: &mut ChaCha8
     }
 }
 
+/// The files of the source that ends, with their sizes as they are.
+fn end_source(index: &mut Index) -> Vec<(u32, PathBuf)> {
+    let left = index.end_source().unwrap();
+    let files = left.iter().map(|file| {
+        let path = index.folder.join(&file.name);
+        assert_eq!(fs::metadata(&path).unwrap().len(), file.bytes);
+        (index.source, path)
+    });
+    files.collect()
+}
+
 /// The entries of some sources.
 fn only(model: &Model, wanted: impl Fn(u32) -> bool) -> Model {
     let mut found = Model::new();
@@ -60,13 +71,14 @@ fn only(model: &Model, wanted: impl Fn(u32) -> bool) -> Model {
 fn entries_are_found_wherever_they_lie_and_by_later_processes() {
     let folder = tempfile::tempdir().unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(5);
-    let mut index = Index::open(folder.path(), "test", LOW).unwrap();
+    let mut index = Index::open(folder.path(), "test", LOW, &[]).unwrap();
     let mut model = Model::new();
+    let mut left = Vec::new();
     for (source, entries) in [(0, 30), (1, 0), (2, 40 * 71), (3, 270)] {
         index.begin_source(source).unwrap();
         fill(&mut index, &mut model, entries, &mut random);
         check(&index, &model, &mut random);
-        index.end_source().unwrap();
+        left.extend(end_source(&mut index));
         assert!(index.recent.is_empty());
         check(&index, &model, &mut random);
     }
@@ -96,7 +108,7 @@ fn entries_are_found_wherever_they_lie_and_by_later_processes() {
     index.begin_source(4).unwrap();
     fill(&mut index, &mut Model::new(), 100, &mut random);
     drop(index);
-    let mut again = Index::open(folder.path(), "test", LOW).unwrap();
+    let mut again = Index::open(folder.path(), "test", LOW, &left).unwrap();
     let later: Model = only(&model, |source| source == 3);
     model = only(&model, |source| source < 2);
     again.begin_source(2).unwrap();
@@ -117,14 +129,15 @@ fn entries_are_found_wherever_they_lie_and_by_later_processes() {
 #[test]
 fn a_damaged_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut index = Index::open(folder.path(), "test", LOW).unwrap();
+    let mut index = Index::open(folder.path(), "test", LOW, &[]).unwrap();
     index.begin_source(0).unwrap();
     index.add((0..30).map(|n| run::entry(n, n))).unwrap();
-    index.end_source().unwrap();
-    let path = index.runs[0].run.path().to_owned();
+    let left = end_source(&mut index);
+    let path = left[0].1.clone();
     let mut bytes = fs::read(&path).unwrap();
     bytes[40] = 0xff;
     fs::write(&path, bytes).unwrap();
-    let error = Index::open(folder.path(), "test", LOW).err().unwrap();
-    assert!(format!("{error:#}").contains("out of order"), "{error:#}");
+    let error = Index::open(folder.path(), "test", LOW, &left);
+    let error = format!("{:#}", error.err().unwrap());
+    assert!(error.contains("out of order\n  hint: delete "), "{error}");
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cohort::prepare::cleaning::config::{CleaningConfig, NearDuplicatesConfig};
+use cohort::prepare::cleaning::reason::Reason;
 use cohort::prepare::cleaning::report::CleaningReport;
-use cohort::prepare::cleaning::{Cleaner, Reason};
+use cohort::prepare::cleaning::{CleanedSource, Cleaner};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -60,15 +61,22 @@ fn families(random: &mut ChaCha8Rng) -> Vec<String> {
     shuffled.into_iter().map(|(_, text)| text).collect()
 }
 
+/// Sources that are made from their names.
+pub fn named(names: impl Iterator<Item = String>) -> Vec<CleanedSource> {
+    let source = |name: String| CleanedSource {
+        fingerprint: name.clone(),
+        name,
+    };
+    names.map(source).collect()
+}
+
 /// Sends sources through a cleaner, batch by batch.
 fn clean(
     root: &Path,
     sources: &[&[String]],
     batch: usize,
 ) -> (Vec<Option<Reason>>, CleaningReport) {
-    let names: Vec<String> = (0..sources.len())
-        .map(|number| format!("s/{number}"))
-        .collect();
+    let names = named((0..sources.len()).map(|number| format!("s/{number}")));
     let mut cleaner = Cleaner::open(&settings(0.8), root, names).unwrap();
     let mut verdicts = Vec::new();
     for (number, texts) in sources.iter().enumerate() {
@@ -130,7 +138,7 @@ fn batches_and_processes_change_nothing() {
     }
     // Processes that end at any point of the second and third source.
     let folder = tempfile::tempdir().unwrap();
-    let names: Vec<String> = (0..3).map(|number| format!("s/{number}")).collect();
+    let names = named((0..3).map(|number| format!("s/{number}")));
     let mut verdicts: Vec<Vec<Option<Reason>>> = vec![Vec::new(); 3];
     for (source, until) in [
         (0, 150),
@@ -170,7 +178,8 @@ fn batches_and_processes_change_nothing() {
 #[test]
 fn documents_of_token_ids_are_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let mut cleaner = Cleaner::open(&settings(0.8), folder.path(), vec!["s/0".to_owned()]).unwrap();
+    let names = named(["s/0".to_owned()].into_iter());
+    let mut cleaner = Cleaner::open(&settings(0.8), folder.path(), names).unwrap();
     cleaner.begin_source(0).unwrap();
     let batch = [&[5, 6, 7][..], &[], &[5, 6, 7]].map(Cleaner::examine_ids);
     let verdicts = cleaner.decide(&batch).unwrap();

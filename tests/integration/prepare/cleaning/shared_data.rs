@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::{IntoParallelRefIterator, ParallelIterator};
 use tokio::time::Instant;
 
-use super::likeness::{edited, jaccard, runs, settings};
+use super::likeness::{edited, jaccard, named, runs, settings};
 use crate::prepare::text_of;
 
 /// The configuration of the shared texts; nothing where they are not there.
@@ -48,7 +48,7 @@ fn the_shared_sources_repeat_each_other() {
     let config: CorpusConfig = config::load(&origin).unwrap();
     let jobs = prepare::find_inputs(&config, origin.parent().unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let names: Vec<String> = jobs.iter().map(SourceJob::name).collect();
+    let names = named(jobs.iter().map(SourceJob::name));
     let mut cleaner = Cleaner::open(&settings(0.8), folder.path(), names).unwrap();
     let started = Instant::now();
     let pool = rayon::ThreadPoolBuilder::new().build().unwrap();
@@ -116,8 +116,8 @@ fn planted_edits_of_real_abstracts_are_found() {
         .collect();
 
     let folder = tempfile::tempdir().unwrap();
-    let mut cleaner =
-        Cleaner::open(&settings(0.8), folder.path(), vec!["pubmed".to_owned()]).unwrap();
+    let names = named(["pubmed".to_owned()].into_iter());
+    let mut cleaner = Cleaner::open(&settings(0.8), folder.path(), names).unwrap();
     cleaner.begin_source(0).unwrap();
     let mut decide = |texts: &[String]| {
         let examined: Vec<_> = texts
