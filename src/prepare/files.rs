@@ -35,7 +35,7 @@ pub fn write(
             bytes: needed,
             digest,
         })
-        .map_err(|error| without_room(&path, needed).explain(error))
+        .map_err(|error| explain(&path, needed, error))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -72,6 +72,11 @@ fn write_all(
     }
     sync_folder(folder)?;
     Ok(digest)
+}
+
+/// The error of writing a file of `needed` bytes, in other words where it found no room.
+pub fn explain(path: &Path, needed: u64, error: Error) -> Error {
+    without_room(path, needed).explain(error)
 }
 
 /// What to say where a file finds no room.

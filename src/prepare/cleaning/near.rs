@@ -8,17 +8,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use crate::prepare::cleaning::config::NearDuplicatesConfig;
 use crate::prepare::cleaning::index::{self, Index, LIMITS};
 use crate::prepare::cleaning::left::LeftFile;
 use crate::prepare::cleaning::minhash::{self, Bands, PLACES, Signature};
 use crate::prepare::cleaning::run::entry;
+use crate::prepare::files;
 
 /// Documents that one key of a band names; later ones are found by their other bands.
 const SHARING_MAX: usize = 32;
@@ -93,7 +94,7 @@ impl Near {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
         let file = options.open(self.path());
-        let file = file.with_context(|| format!("cannot write {}", self.path().display()))?;
+        let file = file.map_err(|error| self.cannot_write(error, 0))?;
         self.files.insert(source, file);
         Ok(())
     }
@@ -167,7 +168,7 @@ impl Near {
         let file = self.files.get_mut(&self.source);
         let file = file.expect("a source's file is made where it begins");
         file.write_all(&bytes)
-            .with_context(|| format!("cannot write into {}", self.folder.display()))?;
+            .map_err(|error| self.cannot_write(error, bytes.len()))?;
         self.stored += signatures.len() as u64;
         self.index.add(bands)
     }
@@ -176,7 +177,7 @@ impl Near {
     pub fn end_source(&mut self) -> Result<Vec<LeftFile>> {
         self.files[&self.source]
             .sync_all()
-            .with_context(|| format!("cannot write into {}", self.folder.display()))?;
+            .map_err(|error| self.cannot_write(error, 0))?;
         let mut left = self.index.end_source()?;
         left.push(LeftFile {
             name: signatures_file(self.source),
@@ -188,6 +189,14 @@ impl Near {
     /// Where the signatures of the current source are.
     fn path(&self) -> PathBuf {
         self.folder.join(signatures_file(self.source))
+    }
+
+    /// The error of the current source's signatures, when `more` bytes were to be written.
+    fn cannot_write(&self, error: io::Error, more: usize) -> Error {
+        let path = self.path();
+        let needed = self.stored * SIGNATURE_BYTES as u64 + more as u64;
+        files::explain(&path, needed, error.into())
+            .context(format!("cannot write {}", path.display()))
     }
 
     /// The number of a document of this batch.

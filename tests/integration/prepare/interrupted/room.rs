@@ -28,11 +28,15 @@ cp -r "$3"/out copied
 
 /// A source that is soon finished and one of large shards.
 fn workspace() -> Workspace {
-    let more = "  - {id: stays, licence: x, read: {synthetic: {style: discharge_summary, \
-                documents: 500}}}";
+    with_stays("shard_bytes: 262144", "discharge_summary, documents: 500")
+}
+
+/// A source that is soon finished and one of notes in a style.
+fn with_stays(settings: &str, style: &str) -> Workspace {
+    let stays = format!("  - {{id: stays, licence: x, read: {{synthetic: {{style: {style}}}}}}}");
     let workspace = Workspace::new(
-        "max_length: 128\nshard_bytes: 262144",
-        &format!("{}\n{more}", synthetic("triage_line", 20)),
+        &format!("max_length: 128\n{settings}"),
+        &format!("{}\n{stays}", synthetic("triage_line", 20)),
     );
     let yaml = fs::read_to_string(workspace.path(CORPUS_FILE)).unwrap();
     let yaml = yaml.replace("output: out", "output: disk/out");
@@ -126,6 +130,19 @@ fn a_limit_on_files_is_told_of_as_one() {
     let error = first_error(&workspace, &output);
     insta::assert_snapshot!(shape(&error), @r"
     error: clinic/stays: cannot write DIR/disk/out/.preparing/clinic/stays/train-0.arrow: files may not become that large here; the file needs at least 0 KiB, 0 KiB are free on the disk
+      hint: raise the limit and run the same command again; it goes on from the shards that are finished
+    ");
+}
+
+#[test]
+fn a_limit_that_the_cleaning_meets_is_told_of_too() {
+    // Shards far below the limit, and signatures of 256 bytes a note.
+    let settings = "shard_bytes: 8192\ncleaning: {near_duplicates: {threshold: 1.0}}";
+    let workspace = with_stays(settings, "dialogue, documents: 1500");
+    let output = run(&workspace, &["env"], WITH_SMALL_FILES).unwrap();
+    let error = first_error(&workspace, &output);
+    insta::assert_snapshot!(shape(&error), @r"
+    error: clinic/stays: cannot write DIR/disk/out/.preparing/.cleaning/signatures-0.bin: files may not become that large here; the file needs at least 0 KiB, 0 KiB are free on the disk
       hint: raise the limit and run the same command again; it goes on from the shards that are finished
     ");
 }
