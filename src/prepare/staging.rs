@@ -26,7 +26,8 @@ use crate::prepare::fingerprint::{FINGERPRINT_FILE, Fingerprint};
 use crate::prepare::tokenizer::{TOKENIZER_CONFIG_FILE, TokenizerFiles};
 
 const FOLDER: &str = ".preparing";
-/// What the staged files are made from; the first that counts of them to come, the last to go.
+/// What the staged files are made from. Nothing that is staged counts without it: it comes before
+/// the first shard, goes first where the staged files are given up, and last where they have moved.
 const BEGUN_FILE: &str = "begun.json";
 /// The manifest of the corpus that is being replaced.
 const REPLACED_FILE: &str = "replaced.json";
@@ -231,8 +232,13 @@ impl Staging {
         fs::remove_dir(&self.folder).with_context(context)
     }
 
-    /// Gives up what is staged, with what of it has moved.
+    /// Gives up what is staged, with what of it has moved. What a kill leaves of it is no
+    /// beginning for anybody, even one who wants the same again.
     fn discard(&self) -> Result<()> {
+        if self.folder.exists() {
+            files::remove(&self.folder.join(BEGUN_FILE))?;
+            files::sync_folder(&self.folder)?;
+        }
         if !self.root.join(MANIFEST_FILE).exists() {
             self.sweep(&BTreeSet::new())?;
         }

@@ -2,6 +2,7 @@
 //! preparation that has lost some of what it needs to go on.
 
 use std::fs;
+use std::process::Command;
 
 use cohort::corpus::Manifest;
 use cohort::prepare::synthetic::{Notes, Style};
@@ -151,4 +152,46 @@ fn whatever_is_lost_of_the_cleaning_is_made_again() {
     fs::remove_dir_all(out.join(STAGING)).unwrap();
     prepare(&workspace, &WANTED).unwrap();
     assert_same(&contents(&out), &expected);
+}
+
+/// A file on which another is mounted cannot be removed.
+const WITH_A_FILE_THAT_STAYS: &str = r#"
+mount --bind "$3" "$3" || exit 77
+"$1" prepare "$2" && exit 1
+exit 0
+"#;
+
+#[test]
+fn what_is_left_of_a_discarded_preparation_is_no_beginning() {
+    let workspace = workspace();
+    prepare(&workspace, &WANTED).unwrap();
+    let expected = contents(&workspace.path("out"));
+    fs::remove_dir_all(workspace.path("out")).unwrap();
+    prepare(&workspace, &BEGUN).unwrap_err();
+
+    // Other settings: all is given up, and that stops where it may.
+    let staging = workspace.path("out").join(STAGING);
+    configure(&workspace, "max_length: 32", &BEGUN);
+    let run = Command::new("unshare")
+        .args(["-rm", "sh", "-c", WITH_A_FILE_THAT_STAYS, "sh"])
+        .arg(env!("CARGO_BIN_EXE_cohort"))
+        .arg(workspace.path(CORPUS_FILE))
+        .arg(staging.join("tokenizer.json"))
+        .output();
+    let said = match run {
+        Err(error) => return crate::support::skipped(&format!("no program unshare: {error}")),
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            if output.status.code() == Some(77) || said.contains("unshare failed") {
+                return crate::support::skipped(&format!("nothing can be mounted: {said}"));
+            }
+            assert!(output.status.success(), "{said}");
+            said
+        }
+    };
+    assert!(said.contains("cannot remove "), "{said}");
+    assert!(staging.join("tokenizer.json").exists());
+    assert!(!staging.join("begun.json").exists());
+    prepare(&workspace, &WANTED).unwrap();
+    assert_same(&contents(&workspace.path("out")), &expected);
 }
