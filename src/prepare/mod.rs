@@ -186,6 +186,8 @@ impl Preparation<'_> {
         cleaner.check_tokenizer(&chunker)?;
         if is_resumed {
             self.tell_what_is_kept(&cleaner);
+        } else {
+            tokenizer.write(folder)?;
         }
         self.staging.begin(self.fingerprint, &tokenizer)?;
         let plan = ShardPlan {

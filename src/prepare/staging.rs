@@ -125,9 +125,9 @@ impl Staging {
         (files.digest() == begun?.tokenizer).then_some(files)
     }
 
-    /// Stages the tokenizer. From here on the preparation can be resumed.
+    /// Says what is being made, with the tokenizer that is staged. From here on the preparation can
+    /// be resumed.
     pub fn begin(&self, fingerprint: &Fingerprint, tokenizer: &TokenizerFiles) -> Result<()> {
-        tokenizer.write(&self.folder)?;
         let begun = Begun {
             whole: fingerprint.whole().to_owned(),
             common: fingerprint.common.clone(),

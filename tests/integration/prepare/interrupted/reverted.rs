@@ -195,3 +195,16 @@ fn what_is_left_of_a_discarded_preparation_is_no_beginning() {
     prepare(&workspace, &WANTED).unwrap();
     assert_same(&contents(&workspace.path("out")), &expected);
 }
+
+#[test]
+fn a_tokenizer_that_is_staged_is_not_written_again() {
+    let workspace = workspace();
+    prepare(&workspace, &BEGUN).unwrap_err();
+    let staged = workspace.path("out").join(STAGING);
+    let files = ["tokenizer.json", "tokenizer_config.json"];
+    let begun = files.map(|file| identity(&staged.join(file)).unwrap());
+    prepare(&workspace, &BEGUN).unwrap_err();
+    prepare(&workspace, &WANTED).unwrap();
+    let published = files.map(|file| identity(&workspace.path("out").join(file)).unwrap());
+    assert_eq!(published, begun);
+}
