@@ -9,7 +9,7 @@
 //! Invariants: of documents that are the same the first in the configuration's order is kept,
 //! whatever the number of threads and wherever a batch ends; every document that is dropped is
 //! counted under one reason; memory does not grow with the corpus (at most 256 MiB for equal
-//! documents and as much for nearly equal ones; 16 bytes a document on disk for the former, about
+//! documents and 640 MiB for nearly equal ones; 16 bytes a document on disk for the former, about
 //! 600 for the latter). No text is kept, logged or told of.
 //!
 //! A source is examined batch by batch. [`Cleaner::examine`] looks at each document, on all cores;

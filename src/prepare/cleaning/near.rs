@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Error, Result};
 
 use crate::prepare::cleaning::config::NearDuplicatesConfig;
-use crate::prepare::cleaning::index::{self, Index, LIMITS};
+use crate::prepare::cleaning::index::{self, Index, LIMITS, Limits};
 use crate::prepare::cleaning::left::LeftFile;
 use crate::prepare::cleaning::minhash::{self, Bands, PLACES, Signature};
 use crate::prepare::cleaning::run::entry;
@@ -23,6 +23,11 @@ use crate::prepare::files;
 
 /// Documents that one key of a band names; later ones are found by their other bands.
 const SHARING_MAX: usize = 32;
+/// A document has some twenty keys: filters for 360 million of them are for 17 million documents.
+const BAND_LIMITS: Limits = Limits {
+    filter_bytes: 512 << 20,
+    ..LIMITS
+};
 const INDEX_KIND: &str = "bands";
 const SIGNATURES_KIND: &str = "signatures";
 const SIGNATURES_ENDING: &str = ".bin";
@@ -77,7 +82,7 @@ impl Near {
             folder: folder.to_owned(),
             bands: Bands::for_threshold(config.threshold),
             equal_places_min: (config.threshold * PLACES as f64).ceil() as usize,
-            index: Index::open(folder, INDEX_KIND, LIMITS, left)?,
+            index: Index::open(folder, INDEX_KIND, BAND_LIMITS, left)?,
             files,
             source: 0,
             stored: 0,
