@@ -22,13 +22,15 @@ use crate::model::config::ModelConfig;
 use crate::model::encoder::Precision as ModelPrecision;
 use crate::model::new_rows::NewRows;
 use crate::model::{tile, weights};
+use crate::run::schedule::Schedule;
 use crate::store::backend::Credentials;
 use crate::torch::cpu;
 use crate::train::settings::Precision;
 
 /// Refuses a run that its ranks would refuse. Of the corpus it reads the lengths and looks whether
-/// every shard is there; of the weights that a new run starts from it reads the shape alone.
-pub fn check(config: &RunConfig, is_new: bool) -> Result<()> {
+/// every shard is there; of the weights that a new run starts from it reads the shape alone. The
+/// schedule with its lengths.
+pub fn check(config: &RunConfig, is_new: bool) -> Result<Schedule> {
     let blueprint = open_blueprint(config)?;
     let corpus = &blueprint.corpus;
     corpus.expect_complete()?;
@@ -40,7 +42,7 @@ pub fn check(config: &RunConfig, is_new: bool) -> Result<()> {
         let new_tokens = new_tokens(corpus, &config.start)?;
         check_start(&config.start, &model, new_tokens)?;
     }
-    Ok(())
+    Ok(blueprint.schedule)
 }
 
 fn check_start(start: &Start, model: &ModelConfig, new_tokens: Pieces) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::coordinator::message::{JoinAnswer, Message};
 use crate::ids::Epoch;
 use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Position};
-use crate::run::schedule::PhaseKind;
+use crate::run::schedule::Schedule;
 use crate::run::state::{Millis, Rules, RunState};
 use crate::store::address::CheckpointAddress;
 use crate::store::layout;
@@ -41,15 +41,13 @@ impl Core {
         config: RunConfig,
         claim: &Claim,
         archive: Archive,
+        schedule: Schedule,
     ) -> Result<(Self, watch::Receiver<StatusView>)> {
         let rules = Rules {
             ranks: config.ranks,
             gather_timeout: config.timeouts.gather,
             checkpoint_interval: config.checkpoints.every,
-            has_decay: config
-                .phases
-                .iter()
-                .any(|phase| phase.kind() == PhaseKind::Decay),
+            schedule,
         };
         let replay = archive.replay(claim.resume_step());
         let state = RunState::new(rules, &replay, archive.next_command(), Millis(0));

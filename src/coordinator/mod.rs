@@ -58,7 +58,8 @@ impl Coordinator {
     ) -> Result<Self> {
         let is_new = claim::expect_free(&config).await? && branch.is_none();
         let wanted = config.clone();
-        tokio::task::spawn_blocking(move || preflight::check(&wanted, is_new)).await??;
+        let checked = tokio::task::spawn_blocking(move || preflight::check(&wanted, is_new));
+        let schedule = checked.await??;
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!(
                 "cannot listen on {}\n  hint: choose another port in `listen`, or 0 for a free one",
@@ -70,7 +71,7 @@ impl Coordinator {
         let events = mpsc::channel(EVENTS_MAX);
         let keep = config.checkpoints.keep.clone();
         let archive = Archive::open(&claim, keep, &yaml, events.0.clone()).await?;
-        let (core, status) = Core::new(config, &claim, archive)?;
+        let (core, status) = Core::new(config, &claim, archive, schedule)?;
         info!(%url, epoch = %claim.epoch, run = claim.store.address(), "coordinator listens");
         Ok(Self {
             listener,

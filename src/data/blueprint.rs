@@ -9,7 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 
 use crate::corpus::masking::MaskRule;
-use crate::corpus::mixture::{ResolvedMixture, repeats};
+use crate::corpus::mixture::ResolvedMixture;
+use crate::corpus::mixture::repeats::{self, EpochLimit};
 use crate::corpus::plan::PhasePlan;
 use crate::corpus::plan_spec::{
     BLOCK_ROWS_DEFAULT, PlanSpec, SHUFFLE_CHUNKS_DEFAULT, SourceLengths,
@@ -47,6 +48,8 @@ pub struct PhaseBlueprint {
     pub mixture: ResolvedMixture,
     /// As configured, or one pass over the mixture.
     pub length_tokens: u64,
+    /// How long `max_epochs` let the phase be.
+    pub limit: Option<EpochLimit>,
     pub builder: BatchBuilder,
 }
 
@@ -74,6 +77,7 @@ impl Blueprint {
         let schedule = Schedule {
             phases: spec.phases.clone(),
             lengths_tokens,
+            limits: phases.iter().map(|phase| phase.limit.clone()).collect(),
             rows: spec.rows,
         };
         Ok(Self {
@@ -146,7 +150,10 @@ fn draw_phase(
     let manifest = corpus.manifest();
     let mixture = phase.mixture.resolve(manifest)?;
     let tokens = phase.tokens.unwrap_or(mixture.pass_tokens);
-    repeats::expect_within(&phase.max_epochs, &mixture, manifest, tokens)?;
+    let limit = repeats::limit(&phase.max_epochs, &mixture, manifest)?;
+    if let Some(limit) = &limit {
+        limit.expect_within(tokens)?;
+    }
     let sources = mixture
         .sources
         .iter()
@@ -177,6 +184,7 @@ fn draw_phase(
     Ok(PhaseBlueprint {
         mixture,
         length_tokens: tokens,
+        limit,
         builder,
     })
 }

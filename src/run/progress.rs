@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::corpus::mixture::repeats::EpochLimit;
 use crate::ids::{CommandId, RowIndex, Step};
 use crate::run::schedule::{PhaseKind, Schedule};
 
@@ -40,7 +41,7 @@ pub struct StepPlan {
 }
 
 /// Why a decay on command cannot be done now.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DecayRefusal {
     #[error("the run is already in its decay phase \"{0}\"")]
     AlreadyDecaying(String),
@@ -48,6 +49,41 @@ pub enum DecayRefusal {
     NoDecayPhase(String),
     #[error("the run has finished")]
     Finished,
+    #[error(
+        "source `{}` would be read {:.2} times in phase \"{phase}\", more often than `max_epochs` \
+         allows, {}; {} tokens are the most that it allows",
+        limit.source, limit.epochs_over(*tokens), limit.cap, limit.tokens_max
+    )]
+    TooManyEpochs {
+        phase: String,
+        tokens: u64,
+        limit: EpochLimit,
+    },
+}
+
+/// Where a decay on command would lead from a phase, with the length that the command gives.
+pub fn decay_from(
+    phase: usize,
+    length_tokens: Option<u64>,
+    schedule: &Schedule,
+) -> Result<usize, DecayRefusal> {
+    let current = &schedule.phases[phase];
+    if current.kind() == PhaseKind::Decay {
+        return Err(DecayRefusal::AlreadyDecaying(current.name.clone()));
+    }
+    let target = schedule
+        .next_decay(phase)
+        .ok_or_else(|| DecayRefusal::NoDecayPhase(current.name.clone()))?;
+    match (length_tokens, &schedule.limits[target]) {
+        (Some(tokens), Some(limit)) if tokens > limit.tokens_max => {
+            Err(DecayRefusal::TooManyEpochs {
+                phase: schedule.phases[target].name.clone(),
+                tokens,
+                limit: limit.clone(),
+            })
+        }
+        _ => Ok(target),
+    }
 }
 
 impl Progress {
@@ -104,18 +140,16 @@ impl Progress {
         ended
     }
 
-    /// Where a decay on command would lead now.
-    pub fn decay_target(&self, schedule: &Schedule) -> Result<usize, DecayRefusal> {
-        let name = schedule.phases[self.phase].name.clone();
+    /// Where a decay on command, with the length that it gives, would lead now.
+    pub fn decay_target(
+        &self,
+        length_tokens: Option<u64>,
+        schedule: &Schedule,
+    ) -> Result<usize, DecayRefusal> {
         if self.finished {
-            Err(DecayRefusal::Finished)
-        } else if schedule.phases[self.phase].kind() == PhaseKind::Decay {
-            Err(DecayRefusal::AlreadyDecaying(name))
-        } else {
-            schedule
-                .next_decay(self.phase)
-                .ok_or(DecayRefusal::NoDecayPhase(name))
+            return Err(DecayRefusal::Finished);
         }
+        decay_from(self.phase, length_tokens, schedule)
     }
 
     /// Leaves the stable phase for the decay, now.
@@ -124,7 +158,7 @@ impl Progress {
         length_tokens: Option<u64>,
         schedule: &Schedule,
     ) -> Result<(), DecayRefusal> {
-        let target = self.decay_target(schedule)?;
+        let target = self.decay_target(length_tokens, schedule)?;
         self.enter(
             target,
             length_tokens.unwrap_or(schedule.lengths_tokens[target]),

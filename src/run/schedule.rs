@@ -10,6 +10,7 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::mixture::Mixture;
+use crate::corpus::mixture::repeats::EpochLimit;
 
 /// One stretch of the schedule as it stands in the run's YAML.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -179,6 +180,8 @@ pub struct Schedule {
     pub phases: Vec<PhaseSettings>,
     /// Tokens of each phase: as configured, or one pass over its mixture.
     pub lengths_tokens: Vec<u64>,
+    /// How long each phase's `max_epochs` let it be, where a command gives the length.
+    pub limits: Vec<Option<EpochLimit>>,
     /// Rows of a full step.
     pub rows: u32,
 }

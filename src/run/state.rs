@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{CommandId, Generation, Rank, Step};
 use crate::run::command::{CommandKind, CommandRecord};
 use crate::run::event::{Effect, Event, MemberId, Position};
+use crate::run::schedule::Schedule;
 
 mod commands;
 
@@ -26,8 +27,8 @@ pub struct Rules {
     pub gather_timeout: Duration,
     /// Time between two checkpoints, counted from the start of the first; none on zero.
     pub checkpoint_interval: Option<Duration>,
-    /// Whether any phase of the run's YAML is a decay.
-    pub has_decay: bool,
+    /// The run's phases, of which a decay on command enters one.
+    pub schedule: Schedule,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,31 +4,65 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::corpus::Manifest;
-use crate::corpus::mixture::{MixtureError, ResolvedMixture, patterns_of};
+use crate::corpus::mixture::{MixedSource, MixtureError, ResolvedMixture, patterns_of};
 
-/// Refuses a phase of `tokens` tokens that reads a source more often than `caps` allow. Patterns
-/// are those of a mixture. Epochs are compared to two decimals, so that a length in round tokens
-/// passes.
-pub fn expect_within(
+/// How long a phase may be, and the source that would be read too often if it were longer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpochLimit {
+    /// `institution/source`.
+    pub source: String,
+    pub cap: f64,
+    /// Tokens of the longest phase that the cap allows.
+    pub tokens_max: u64,
+    epochs_per_token: f64,
+}
+
+impl EpochLimit {
+    /// Epochs are compared to two decimals, so that a length in round tokens passes.
+    fn new(mixed: &MixedSource, cap: f64) -> Self {
+        let epochs_per_token = mixed.epochs_over(1);
+        let epochs_end = ((cap * 100.0).round() + 0.5) / 100.0;
+        Self {
+            source: mixed.name.clone(),
+            cap,
+            tokens_max: ((epochs_end / epochs_per_token).ceil() as u64).saturating_sub(1),
+            epochs_per_token,
+        }
+    }
+
+    /// Epochs that the source makes in a phase of `tokens` tokens.
+    pub fn epochs_over(&self, tokens: u64) -> f64 {
+        self.epochs_per_token * tokens as f64
+    }
+
+    /// Refuses a phase of `tokens` tokens that reads the source more often than the cap allows.
+    pub fn expect_within(&self, tokens: u64) -> Result<(), MixtureError> {
+        if tokens <= self.tokens_max {
+            return Ok(());
+        }
+        Err(MixtureError::TooManyEpochs {
+            name: self.source.clone(),
+            epochs: self.epochs_over(tokens),
+            cap: self.cap,
+        })
+    }
+}
+
+/// What the caps of a phase come to; nothing where none of them is on a source that it reads.
+/// Patterns are those of a mixture.
+pub fn limit(
     caps: &BTreeMap<String, f64>,
     mixture: &ResolvedMixture,
     manifest: &Manifest,
-    tokens: u64,
-) -> Result<(), MixtureError> {
-    let hundredths = |epochs: f64| (epochs * 100.0).round();
+) -> Result<Option<EpochLimit>, MixtureError> {
     let mut matched: BTreeSet<&str> = BTreeSet::new();
+    let mut limits = Vec::new();
     for (index, institution, source) in manifest.sources() {
         let patterns = patterns_of(caps, institution, source);
         matched.extend(&patterns);
         let mixed = mixture.sources.iter().find(|mixed| mixed.source == index);
-        let (Some(mixed), Some(cap)) = (mixed, patterns.first().map(|pattern| caps[*pattern]))
-        else {
-            continue;
-        };
-        let epochs = mixed.epochs_over(tokens);
-        if hundredths(epochs) > hundredths(cap) {
-            let name = mixed.name.clone();
-            return Err(MixtureError::TooManyEpochs { name, epochs, cap });
+        if let (Some(mixed), Some(pattern)) = (mixed, patterns.first()) {
+            limits.push(EpochLimit::new(mixed, caps[*pattern]));
         }
     }
     match caps
@@ -39,6 +73,6 @@ pub fn expect_within(
             pattern: pattern.clone(),
             corpus: manifest.name.clone(),
         }),
-        None => Ok(()),
+        None => Ok(limits.into_iter().min_by_key(|limit| limit.tokens_max)),
     }
 }

@@ -204,7 +204,31 @@ fn within(caps: &[(&str, f64)], yaml: &str, tokens: u64) -> Result<(), MixtureEr
         .iter()
         .map(|(pattern, cap)| ((*pattern).to_owned(), *cap));
     let mixture = resolve(yaml).expect("the mixture fits");
-    repeats::expect_within(&caps.collect(), &mixture, &manifest(), tokens)
+    match repeats::limit(&caps.collect(), &mixture, &manifest())? {
+        Some(limit) => limit.expect_within(tokens),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn the_longest_phase_is_the_last_that_the_caps_allow() {
+    let halves = "mixture: {weights: {pmc/*: 1, us/*: 1}}";
+    let mixture = resolve(halves).unwrap();
+    let caps = BTreeMap::from([("*".to_owned(), 9.0), ("us/reports".to_owned(), 4.5)]);
+    let limit = repeats::limit(&caps, &mixture, &manifest()).unwrap();
+    let limit = limit.expect("a cap is on a source of the mixture");
+    assert_eq!(limit.source, "us/reports");
+    // A length that is rounded to 4.50 epochs still passes; 4.505 is not.
+    assert!((900_999..=901_000).contains(&limit.tokens_max), "{limit:?}");
+    assert_eq!(limit.expect_within(limit.tokens_max), Ok(()));
+    assert!(limit.expect_within(limit.tokens_max + 1).is_err());
+    assert_eq!(
+        repeats::limit(&BTreeMap::new(), &mixture, &manifest()),
+        Ok(None)
+    );
+    let endless = BTreeMap::from([("*".to_owned(), f64::INFINITY)]);
+    let limit = repeats::limit(&endless, &mixture, &manifest()).unwrap();
+    assert_eq!(limit.unwrap().expect_within(u64::MAX - 1), Ok(()));
 }
 
 #[test]

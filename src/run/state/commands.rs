@@ -3,6 +3,7 @@
 use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
 use crate::run::event::Effect;
+use crate::run::progress::decay_from;
 use crate::run::schedule::PhaseKind;
 use crate::run::state::{Millis, RunState, Stage};
 
@@ -64,19 +65,20 @@ impl RunState {
                 "command {id} asks for the same and has not taken effect yet"
             ));
         }
-        let CommandKind::Decay { .. } = kind else {
+        let CommandKind::Decay { tokens } = kind else {
             return None;
         };
-        if !self.rules.has_decay {
+        let phases = &self.rules.schedule.phases;
+        if phases.iter().all(|phase| phase.kind() == PhaseKind::Stable) {
             return Some("the run's YAML has no decay phase".to_owned());
         }
         let position = self.position.as_ref()?;
-        (position.phase_kind == PhaseKind::Decay).then(|| {
-            format!(
-                "the run is already in its decay phase \"{}\"",
-                position.phase
-            )
-        })
+        let phase = phases
+            .iter()
+            .position(|phase| phase.name == position.phase)?;
+        decay_from(phase, tokens, &self.rules.schedule)
+            .err()
+            .map(|refusal| refusal.to_string())
     }
 
     /// What the ranks made of a command.

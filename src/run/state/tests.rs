@@ -1,7 +1,10 @@
 //! The coordinator's decisions, event by event.
 
+use crate::corpus::mixture::{Mixture, repeats};
+use crate::corpus::{Institution, Manifest, Source, Split, StoredFile, TokenizerInfo};
 use crate::run::command::{Command, CommandKind, CommandStage};
-use crate::run::schedule::PhaseKind;
+use crate::run::progress::Progress;
+use crate::run::schedule::{PhaseKind, PhaseSettings, Shape};
 
 use super::*;
 
@@ -12,7 +15,33 @@ fn rules(ranks: u32) -> Rules {
         ranks,
         gather_timeout: HOUR,
         checkpoint_interval: None,
-        has_decay: true,
+        schedule: schedule(),
+    }
+}
+
+/// A stable phase and a decay, each named by its kind.
+fn schedule() -> Schedule {
+    let phase = |kind: PhaseKind, shape: Shape| PhaseSettings {
+        name: kind.to_string(),
+        tokens: None,
+        mixture: Mixture::All,
+        max_epochs: BTreeMap::new(),
+        mask_rate: 0.3,
+        learning_rate: 1e-3,
+        warmup_tokens: 0,
+        shape,
+        decay_tokens: None,
+        floor: 0.0,
+        rows_warmup: None,
+    };
+    Schedule {
+        phases: vec![
+            phase(PhaseKind::Stable, Shape::Constant),
+            phase(PhaseKind::Decay, Shape::Linear),
+        ],
+        lengths_tokens: vec![1_000, 100],
+        limits: vec![None, None],
+        rows: 4,
     }
 }
 
@@ -119,6 +148,77 @@ fn a_decay_is_taken_once() {
         refused(&mut state, DECAY),
         "the run is already in its decay phase \"decay\""
     );
+}
+
+/// A cap of so many epochs on a decay that reads its one source of 1,000 tokens.
+fn capped(epochs: f64) -> Schedule {
+    let source = Source {
+        id: "a".to_owned(),
+        licence: String::new(),
+        train: Split {
+            documents: 10,
+            chunks: 10,
+            tokens: 1_000,
+            ..Split::default()
+        },
+        held_out: Split::default(),
+        dropped: BTreeMap::new(),
+        unigrams: StoredFile {
+            file: String::new(),
+            bytes: 0,
+            digest: String::new(),
+        },
+    };
+    let manifest = Manifest {
+        version: 2,
+        name: "test".to_owned(),
+        tokenizer: TokenizerInfo {
+            digest: String::new(),
+            new_tokens: None,
+            vocab_size: 100,
+            cls: 1,
+            sep: 2,
+            pad: 3,
+            mask: 4,
+            unk: 5,
+            random_ids_end: 90,
+        },
+        max_length: 64,
+        held_out_permille: 0,
+        institutions: vec![Institution {
+            id: "north".to_owned(),
+            name: String::new(),
+            country: None,
+            sources: vec![source],
+        }],
+    };
+    let mixture = Mixture::All.resolve(&manifest).unwrap();
+    let caps = BTreeMap::from([("*".to_owned(), epochs)]);
+    Schedule {
+        limits: vec![None, repeats::limit(&caps, &mixture, &manifest).unwrap()],
+        ..schedule()
+    }
+}
+
+/// By the coordinator, which knows where the ranks stand, and by the ranks.
+#[test]
+fn a_decay_that_repeats_a_source_too_often_is_refused() {
+    let mut state = training(1);
+    state.rules.schedule = capped(2.0);
+    let ask_for = |tokens| CommandKind::Decay {
+        tokens: Some(tokens),
+    };
+    let reason = "source `north/a` would be read 2.50 times in phase \"decay\", more often than \
+                  `max_epochs` allows, 2; 2004 tokens are the most that it allows";
+    assert_eq!(refused(&mut state, ask_for(2_500)), reason);
+    let mut progress = Progress::new(&state.rules.schedule);
+    let refusal = progress.decay(Some(2_500), &state.rules.schedule);
+    assert_eq!(refusal.unwrap_err().to_string(), reason);
+    assert_eq!(progress.phase, 0, "nothing has changed");
+
+    assert_eq!(ask(&mut state, ask_for(2_004)), CommandStage::Accepted);
+    progress.decay(Some(2_004), &state.rules.schedule).unwrap();
+    assert_eq!((progress.phase, progress.phase_length_tokens), (1, 2_004));
 }
 
 #[test]

@@ -69,11 +69,11 @@ impl Trainer {
         let Some(command) = directive else {
             return Ok(None);
         };
-        if let CommandKind::Decay { .. } = command.kind
+        if let CommandKind::Decay { tokens } = command.kind
             && let Err(refusal) = self
                 .position
                 .progress
-                .decay_target(&self.blueprint.schedule)
+                .decay_target(tokens, &self.blueprint.schedule)
         {
             self.position.progress.last_command = command.id;
             let stage = CommandStage::Refused {

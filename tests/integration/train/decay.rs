@@ -251,6 +251,34 @@ fn killed_right_after_it_was_applied_it_is_applied_again_at_the_same_step() {
 }
 
 #[test]
+fn longer_than_its_sources_may_be_repeated_it_is_refused() {
+    let mut capped = decay(20_000);
+    capped["max_epochs"] = json!({"east/*": 3});
+    let run = Run::new(json!({"phases": [stable(ENDLESS_TOKENS), capped]}));
+    let mut life = run.start_training();
+    run.await_step(&mut life, 1);
+    let refused = run.operate(&["decay", "--tokens", "90000000"]);
+    let error = refused.error();
+    let (start, rest) = error.split_once(" times in phase ").unwrap();
+    assert!(
+        start.starts_with("decay refused: source `east/visits` would be read "),
+        "{error}"
+    );
+    let middle = "\"decay\", more often than `max_epochs` allows, 3; ";
+    let most = rest.strip_prefix(middle).unwrap();
+    let (most, _) = most.split_once(" tokens are the most").unwrap();
+    let beyond = (most.parse::<u64>().unwrap() + 1).to_string();
+    run.operate(&["decay", "--tokens", &beyond]).error();
+    run.operate(&["decay", "--tokens", "2000"]).good();
+    life.wait().good();
+    let last = run.metrics().pop().unwrap();
+    assert_eq!(
+        (last.phase.as_str(), last.phase_length_tokens),
+        ("decay", 2_000)
+    );
+}
+
+#[test]
 fn asked_twice_or_in_the_decay_it_is_refused_and_a_pause_changes_nothing() {
     let refusal = "decay refused: the run is already in its decay phase \"decay\"";
     let run = commanded();
