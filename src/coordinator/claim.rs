@@ -195,14 +195,8 @@ async fn branch_of(
     store: &Store,
     named: Option<CheckpointAddress>,
 ) -> Result<Option<CheckpointAddress>> {
-    let recorded: Option<CheckpointAddress> = match store.get(layout::BRANCH_FILE).await {
-        Ok(bytes) => Some(
-            serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is damaged", store.url(layout::BRANCH_FILE)))?,
-        ),
-        Err(StoreError::NotFound { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let checkpoints = Checkpoints::new(store.clone());
+    let recorded = checkpoints.parent().await?;
     match (recorded, named) {
         (Some(recorded), Some(named)) if recorded != named => bail!(
             "this run is a branch of {recorded} already, not of {named}\n  \
@@ -215,11 +209,9 @@ async fn branch_of(
                 ..config.store.clone()
             };
             Checkpoints::new(Store::open_existing(&trunk)?)
-                .pin(named.step, &config.name)
+                .pin(named.step, &config.name, store.address())
                 .await?;
-            store
-                .put(layout::BRANCH_FILE, serde_json::to_vec_pretty(&named)?)
-                .await?;
+            checkpoints.remember_parent(&named).await?;
             Ok(Some(named))
         }
     }

@@ -9,7 +9,7 @@
 //! publishes. That is harmless, for what it publishes is whole and is a state that training was in;
 //! the next coordinator either finds it or is told `AlreadyPublished` at that step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -213,32 +213,6 @@ impl Checkpoints {
             )));
         }
         Ok(Some(manifest))
-    }
-
-    /// Marks a checkpoint as the parent of a branch, which keeps it from deletion. The checkpoint
-    /// must be published.
-    pub async fn pin(&self, step: Step, branch: &str) -> Result<(), CheckpointError> {
-        if !layout::plain_name(branch) {
-            return Err(CheckpointError::Store(StoreError::invalid(
-                format!("{branch:?} is no name for a branch"),
-                "use letters, digits, `.`, `-` and `_`",
-            )));
-        }
-        self.store
-            .put(&layout::pin(step, branch), Bytes::from_static(b"{}\n"))
-            .await?;
-        // Looked at after the mark is set, so that a deletion at the same moment does not go
-        // unnoticed.
-        self.manifest(step).await.map(drop)
-    }
-
-    /// The steps that branches grow from.
-    pub async fn branch_parents(&self) -> Result<BTreeSet<Step>, StoreError> {
-        let objects = self.store.list(layout::PINS_FOLDER).await?;
-        Ok(objects
-            .iter()
-            .filter_map(|object| layout::parse_pin(&object.key).map(|(step, _)| step))
-            .collect())
     }
 
     /// Deletes a checkpoint or the files of an unfinished one, the manifest first. Deleting again

@@ -9,6 +9,7 @@
 //! - [`layout`]: every key
 //! - [`epoch`]: which coordinator may commit
 //! - [`manifest`], [`checkpoint`], [`verify`]: checkpoints and their proof
+//! - [`branches`]: which runs grew from which checkpoints
 //! - [`retention`]: which checkpoints may go
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::store::settings::StoreSettings;
 pub mod address;
 pub mod backend;
 pub mod background;
+pub mod branches;
 pub mod checkpoint;
 pub mod epoch;
 pub mod error;

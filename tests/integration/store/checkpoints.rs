@@ -267,7 +267,10 @@ pub async fn that_are_damaged_give_way(store: &Store) {
     for step in [10, 20, 30, 40] {
         publish(&checkpoints, step, epoch).await;
     }
-    checkpoints.pin(Step(40), "branch").await.unwrap();
+    checkpoints
+        .pin(Step(40), "branch", "runs/branch")
+        .await
+        .unwrap();
     for damaged in [20, 40] {
         let rotten = layout::checkpoint_file(Step(damaged), FILES[0]);
         store.put(&rotten, "rotten").await.unwrap();
@@ -344,20 +347,44 @@ pub async fn go_manifest_first(store: &Store) {
 pub async fn are_kept_by_a_branch(store: &Store) {
     let (checkpoints, epoch) = begin(store).await;
     publish(&checkpoints, 10, epoch).await;
-    checkpoints.pin(Step(10), "decay-a").await.unwrap();
+    checkpoints
+        .pin(Step(10), "decay-a", "runs/branch")
+        .await
+        .unwrap();
     assert_eq!(
         checkpoints.branch_parents().await.unwrap(),
         BTreeSet::from([Step(10)])
     );
+    let pins = checkpoints.pins().await.unwrap();
+    let [pin] = &pins[..] else {
+        panic!("{pins:?}");
+    };
+    assert_eq!((pin.step, pin.branch.as_str()), (Step(10), "decay-a"));
+    let url = checkpoints.branch_url(pin).await.unwrap();
+    assert_eq!(url.as_deref(), Some("runs/branch"));
+    // A mark of an early version, which says nothing.
+    store
+        .put(&layout::pin(Step(10), "decay-a"), "{}\n")
+        .await
+        .unwrap();
+    assert_eq!(checkpoints.branch_url(pin).await.unwrap(), None);
     let error = checkpoints.delete(Step(10)).await.unwrap_err();
     assert!(
         error.to_string().contains("a branch grows from it"),
         "{error}"
     );
     assert_eq!(newest(&checkpoints).await, Some(10));
-    let error = checkpoints.pin(Step(11), "decay-b").await.unwrap_err();
+    let error = checkpoints
+        .pin(Step(11), "decay-b", "runs/branch")
+        .await
+        .unwrap_err();
     assert!(matches!(error, CheckpointError::Unusable { .. }), "{error}");
-    assert!(checkpoints.pin(Step(10), "../x").await.is_err());
+    assert!(
+        checkpoints
+            .pin(Step(10), "../x", "runs/branch")
+            .await
+            .is_err()
+    );
 }
 
 pub async fn download_as_a_folder(store: &Store) {
