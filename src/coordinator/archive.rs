@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::coordinator::claim::Claim;
+use crate::coordinator::journal;
 use crate::coordinator::message::Message;
 use crate::ids::{CommandId, Epoch, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
@@ -117,7 +118,7 @@ impl Archive {
             Lines::open(&store, layout::EVALUATIONS_FILE, claim.resume_step()).await?;
         metrics.flush(&store).await?;
         evaluations.flush(&store).await?;
-        let commands = read_journal(&store).await?;
+        let commands = journal::read(&store).await?;
         let (publish, manifests) = mpsc::channel(PUBLISH_MAX);
         let publisher = tokio::spawn(publish_all(claim.clone(), keep, manifests, core));
         Ok(Self {
@@ -275,24 +276,4 @@ async fn retain(checkpoints: &Checkpoints, keep: &Retention, published: Step) ->
         info!(%step, "checkpoint removed by the retention rule");
     }
     Ok(())
-}
-
-async fn read_journal(store: &Store) -> Result<Vec<CommandRecord>> {
-    let mut newest: Vec<CommandRecord> = Vec::new();
-    for object in store.list(layout::JOURNAL_FOLDER).await? {
-        let key = object.key;
-        if layout::parse_journal_entry(&key).is_none() {
-            continue;
-        }
-        let record: CommandRecord = serde_json::from_slice(&store.get(&key).await?)
-            .with_context(|| format!("{} is damaged", store.url(&key)))?;
-        match newest
-            .iter_mut()
-            .find(|known| known.command.id == record.command.id)
-        {
-            Some(known) => *known = record,
-            None => newest.push(record),
-        }
-    }
-    Ok(newest)
 }

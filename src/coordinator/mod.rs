@@ -29,6 +29,7 @@ use crate::wire::proto::coordinator_server::CoordinatorServer;
 mod archive;
 pub mod claim;
 mod core;
+pub mod journal;
 mod message;
 mod service;
 
