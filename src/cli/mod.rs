@@ -8,7 +8,9 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use tracing::info;
 
+use crate::cli::ledger::withdraw::withdraw;
 use crate::diagnosis;
+use crate::ids::Step;
 use crate::run::command::CommandKind;
 use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
@@ -107,9 +109,12 @@ enum Subcommands {
     Ledger {
         /// A checkpoint's folder or URL, or a run, of which the newest checkpoint is meant.
         place: String,
-        /// With the phases apart, as JSON.
+        /// Sums by institution and by source, and the phases apart, as JSON.
         #[arg(long, conflicts_with = "withdraw")]
         json: bool,
+        /// Of a run, the checkpoint after this step instead of the newest.
+        #[arg(long, conflicts_with = "withdraw")]
+        step: Option<u64>,
         /// Name every checkpoint of a run that has this institution's text, the newest that has
         /// not, and how to go on from there.
         #[arg(long, value_name = "INSTITUTION")]
@@ -251,8 +256,10 @@ fn run(command: Subcommands) -> Result<()> {
             withdraw: Some(institution),
             write,
             ..
-        } => block_on(ledger::withdraw(&place, &institution, write.as_deref())),
-        Subcommands::Ledger { place, json, .. } => block_on(ledger::show(&place, json)),
+        } => block_on(withdraw(&place, &institution, write.as_deref())),
+        Subcommands::Ledger {
+            place, json, step, ..
+        } => block_on(ledger::show(&place, step.map(Step), json)),
         Subcommands::Inspect { run, step, output } => {
             block_on(look::inspect(&run, step, output.as_deref()))
         }

@@ -15,6 +15,7 @@ use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
+use crate::store::error::StoreError;
 use crate::store::settings::StoreSettings;
 use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire;
@@ -32,7 +33,26 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Located {
     /// The coordinator's own address.
     Address(String),
-    Folder(Store),
+    Folder(Box<Place>),
+}
+
+/// A run that need not be running.
+pub(super) struct Place {
+    pub(super) store: Store,
+    /// How that store is reached; other runs are reached alike.
+    pub(super) settings: StoreSettings,
+    /// What the run was named by, where that was its YAML.
+    pub(super) yaml: Option<RunConfig>,
+}
+
+impl Place {
+    /// Opens the folder of another run in the same way as this one's.
+    pub(super) fn other(&self, run_url: &str) -> Result<Store, StoreError> {
+        Store::open_existing(&StoreSettings {
+            url: run_url.to_owned(),
+            ..self.settings.clone()
+        })
+    }
 }
 
 /// Takes a coordinator's `http://` address, a run's YAML, or a run's folder or URL.
@@ -44,15 +64,25 @@ pub(super) fn locate(run: &str) -> Result<Located> {
     let is_yaml = path
         .extension()
         .is_some_and(|extension| extension == "yaml" || extension == "yml");
-    let store = if is_yaml && path.is_file() {
+    let place = if is_yaml && path.is_file() {
         let config = RunConfig::load(path)?;
-        Store::open_existing(&config.store)
+        let store = Store::open_existing(&config.store)
             .and_then(|store| store.child(&config.name))
-            .map_err(|_| no_run(&format!("{}/{}", config.store.url, config.name)))?
+            .map_err(|_| no_run(&format!("{}/{}", config.store.url, config.name)))?;
+        Place {
+            store,
+            settings: config.store.clone(),
+            yaml: Some(config),
+        }
     } else {
-        Store::open_existing(&StoreSettings::at(run)).map_err(|_| no_run(run))?
+        let settings = StoreSettings::at(run);
+        Place {
+            store: Store::open_existing(&settings).map_err(|_| no_run(run))?,
+            settings,
+            yaml: None,
+        }
     };
-    Ok(Located::Folder(store))
+    Ok(Located::Folder(Box::new(place)))
 }
 
 fn no_run(place: &str) -> anyhow::Error {
@@ -64,8 +94,13 @@ fn no_run(place: &str) -> anyhow::Error {
 
 /// The folder of a run that need not be running.
 pub(super) fn folder(run: &str) -> Result<Store> {
+    Ok(place(run)?.store)
+}
+
+/// A run that need not be running, and how it is reached.
+pub(super) fn place(run: &str) -> Result<Place> {
     match locate(run)? {
-        Located::Folder(store) => Ok(store),
+        Located::Folder(place) => Ok(*place),
         Located::Address(url) => {
             bail!("{url} is a coordinator\n  hint: name the run's folder or URL, or its YAML")
         }
@@ -75,7 +110,8 @@ pub(super) fn folder(run: &str) -> Result<Store> {
 async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
     let (url, place) = match locate(run)? {
         Located::Address(url) => (url.clone(), url),
-        Located::Folder(store) => {
+        Located::Folder(found) => {
+            let store = found.store;
             let place = store.address().to_owned();
             match claim::address(&store).await? {
                 Some(address) => (address.url, place),
@@ -112,9 +148,10 @@ pub(super) async fn status(run: &str, json: bool) -> Result<()> {
         Ok(mut client) => view(&mut client).await?,
         Err(error) => {
             // A run that is not running still has checkpoints to speak of.
-            let Ok(Located::Folder(store)) = locate(run) else {
+            let Ok(Located::Folder(place)) = locate(run) else {
                 return Err(error);
             };
+            let store = place.store;
             if json || !is_run(&store).await? {
                 return Err(error);
             }

@@ -47,11 +47,16 @@ impl Ledger {
         sources.map(|(_, consumed)| consumed.tokens).sum()
     }
 
+    /// Whether anything was read in a phase of that name.
+    pub fn has_phase(&self, phase: &str) -> bool {
+        self.phases.contains_key(phase)
+    }
+
     /// Which of a branch's phases is its first: the schedule's first, where the branch brings one
     /// of its own, or else the first decay. Phases that the trunk has read in lie behind the
     /// branch, for a phase's name decides which rows it reads.
     pub fn first_of_branch(&self, phases: &[PhaseSettings]) -> Option<usize> {
-        let is_new = |phase: &PhaseSettings| !self.phases.contains_key(&phase.name);
+        let is_new = |phase: &PhaseSettings| !self.has_phase(&phase.name);
         if phases.first().is_some_and(is_new) {
             return Some(0);
         }
