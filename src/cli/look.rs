@@ -20,7 +20,7 @@ use crate::model::weights::{self, MissingHead};
 use crate::preflight::open_blueprint;
 use crate::run::progress::{Progress, StepPlan};
 use crate::store::checkpoint::Checkpoints;
-use crate::store::error::StoreError;
+use crate::store::error::{CheckpointError, StoreError};
 use crate::store::{Store, layout};
 use crate::telemetry::StepMetrics;
 
@@ -34,9 +34,27 @@ pub(super) async fn checkpoints(run: &str) -> Result<()> {
         return say("no checkpoints yet");
     }
     let mut table = Table::new(["step", "phase", "kind", "tokens", "made", "why", "kept for"]);
+    let mut unreadable = Vec::new();
     let parents = checkpoints.branch_parents().await?;
     for step in steps.published {
-        let manifest = checkpoints.manifest(step).await?;
+        let manifest = match checkpoints.manifest(step).await {
+            Ok(manifest) => manifest,
+            Err(CheckpointError::Unusable { reason, .. }) => {
+                let kept = if parents.contains(&step) {
+                    "a branch"
+                } else {
+                    ""
+                };
+                let unknown = "–".to_owned();
+                let mut row = vec![step.to_string(), "unreadable".to_owned()];
+                row.extend([unknown.clone(), unknown.clone(), unknown.clone(), unknown]);
+                row.push(kept.to_owned());
+                table.row(row);
+                unreadable.push(format!("\nstep {step} is unreadable: {reason}"));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let kept = match (parents.contains(&step), manifest.must_stay()) {
             (true, _) => "a branch",
             (false, true) => "decays",
@@ -52,7 +70,11 @@ pub(super) async fn checkpoints(run: &str) -> Result<()> {
             kept.to_owned(),
         ]);
     }
-    say(&table.render())
+    say(&table.render())?;
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    say(&unreadable.concat())
 }
 
 pub(super) async fn verify(run: &str) -> Result<()> {

@@ -51,6 +51,17 @@ fn the_newest_that_verifies_is_continued_with_the_same_bits() {
         said.error(),
         "2 checkpoints are damaged\n  hint: runs continue from the newest good one"
     );
+    let said = run.operate(&["checkpoints"]).good().stdout;
+    let steps: Vec<Step> = wait_for(run.checkpoints().steps()).unwrap().published;
+    for step in &steps {
+        let row = format!("\n{:>4}  ", step.0);
+        assert!(said.contains(&row), "step {step} is listed: {said}");
+    }
+    let newest = steps[steps.len() - 2];
+    assert!(
+        said.contains(&format!("\n\nstep {newest} is unreadable: no manifest: ")),
+        "{said}"
+    );
     let said = run.train();
     let continued = format!("continuing from the newest checkpoint that verifies step={good}");
     assert!(said.stderr.contains(&continued), "{}", said.stderr);
