@@ -18,6 +18,7 @@ use crate::torch::{cpu, process};
 mod cleaning;
 mod corpus;
 mod display;
+mod inspect;
 mod ledger;
 mod look;
 mod operate;
@@ -261,7 +262,7 @@ fn run(command: Subcommands) -> Result<()> {
             place, json, step, ..
         } => block_on(ledger::show(&place, step.map(Step), json)),
         Subcommands::Inspect { run, step, output } => {
-            block_on(look::inspect(&run, step, output.as_deref()))
+            block_on(inspect::inspect(&run, step, output.as_deref()))
         }
         Subcommands::FillMask {
             checkpoint,

@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::data::blueprint::Blueprint;
 use crate::run::ledger::Ledger;
 use crate::run::progress::Progress;
 
@@ -91,6 +92,41 @@ impl TrainingState {
              weights"
         );
         Ok(())
+    }
+}
+
+impl Restored {
+    /// Where a run of this blueprint stands that goes on from here: in the checkpoint's phase, or
+    /// at the start of the branch's first. Refuses a checkpoint whose row index counts other rows.
+    pub fn progress(&self, blueprint: &Blueprint) -> Result<Progress> {
+        let Self {
+            state,
+            ledger,
+            origin,
+            branch,
+            ..
+        } = self;
+        let schedule = &blueprint.schedule;
+        state.expect_tokenizer(&blueprint.corpus.manifest().tokenizer.digest, origin)?;
+        let mut progress = state.progress.clone();
+        if *branch {
+            let phase = ledger
+                .first_of_branch(&schedule.phases)
+                .with_context(|| format!("{origin} has the phases of this run behind it"))?;
+            progress.branch(phase, schedule);
+            return Ok(progress);
+        }
+        let phase = schedule.phases.get(progress.phase).with_context(|| {
+            format!(
+                "{origin} stands in phase {} of its run, this run has {} phases",
+                progress.phase + 1,
+                schedule.phases.len()
+            )
+        })?;
+        let plan = blueprint.phases[progress.phase].builder.plan.digest();
+        state.expect_plan(&phase.name, plan, origin)?;
+        progress.fit(schedule);
+        Ok(progress)
     }
 }
 

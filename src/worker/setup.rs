@@ -233,6 +233,7 @@ impl Launch {
                 fresh: true,
             });
         };
+        let progress = restored.progress(blueprint)?;
         let Restored {
             state,
             ledger,
@@ -240,25 +241,6 @@ impl Launch {
             tensors,
             branch,
         } = restored;
-        state.expect_tokenizer(&blueprint.corpus.manifest().tokenizer.digest, origin)?;
-        let mut progress = state.progress.clone();
-        if *branch {
-            let phase = ledger
-                .first_of_branch(&schedule.phases)
-                .with_context(|| format!("{origin} has the phases of this run behind it"))?;
-            progress.branch(phase, schedule);
-        } else {
-            let phase = schedule.phases.get(progress.phase).with_context(|| {
-                format!(
-                    "{origin} stands in phase {} of its run, this run has {} phases",
-                    progress.phase + 1,
-                    schedule.phases.len()
-                )
-            })?;
-            let plan = blueprint.phases[progress.phase].builder.plan.digest();
-            state.expect_plan(&phase.name, plan, origin)?;
-            progress.fit(schedule);
-        }
         if let Some(tensors) = tensors {
             load_tensors(engine, tensors, origin)?;
         }

@@ -15,6 +15,7 @@ mod branch;
 mod by_hand;
 mod damage;
 mod decay;
+mod inspect;
 mod operate;
 mod refusals;
 mod resume;

@@ -1,0 +1,116 @@
+//! `cohort inspect` of steps to come, where the run does not stand at its beginning: after a decay
+//! on command, and in a branch. What it announces is what is then taken.
+
+use cohort::ids::Step;
+use cohort::store::layout;
+use cohort::telemetry::StepMetrics;
+use serde_json::json;
+
+use crate::support::run::{Run, checkpoint_path, decay, stable, wait_for};
+
+fn inspect(run: &Run, step: Step) -> crate::support::process::Ended {
+    let yaml = run.yaml();
+    let step = step.to_string();
+    let arguments = ["inspect", yaml.to_str().unwrap(), "--step", &step];
+    run.start(&arguments).wait()
+}
+
+/// What is said of a step, but for its rows: how it begins, and its first row's number.
+fn announced(run: &Run, step: Step) -> (String, u64) {
+    let said = inspect(run, step).good().stdout;
+    let mut lines = said.lines();
+    let head = lines.next().unwrap().to_owned();
+    let first = lines.nth(2).unwrap().split_whitespace().next().unwrap();
+    (head, first.parse().unwrap())
+}
+
+fn taken(line: &StepMetrics) -> (String, u64) {
+    let head = format!(
+        "step {}, phase \"{}\", learning rate {:.6e}, mask rate {}, {} masked tokens",
+        line.step, line.phase, line.learning_rate, line.mask_rate, line.masked_tokens
+    );
+    (head, line.first_row)
+}
+
+/// Stops a life of the run at some step of the phase, and gives the run's newest step.
+fn stop_in(run: &Run, mut life: crate::support::process::Process, phase: &str) -> Step {
+    run.await_status(&mut life, phase, |view| {
+        let last = view.last_step.as_ref();
+        last.is_some_and(|last| last.phase == phase)
+    });
+    run.operate(&["stop"]).good();
+    life.wait().good();
+    run.metrics().last().unwrap().step
+}
+
+#[test]
+fn after_a_decay_on_command_it_shows_what_comes() {
+    let run = Run::new(json!({"phases": [stable(1_000_000_000), decay(20_000)]}));
+    let mut life = run.start_training();
+    run.await_step(&mut life, 5);
+    run.operate(&["decay", "--tokens", "60000"]).good();
+    let last = stop_in(&run, life, "decay");
+    let wanted = [Step(last.0 + 1), Step(last.0 + 4)];
+    let told = wanted.map(|step| announced(&run, step));
+
+    // The same from the end of the stable phase: the journal knows of the decay, the checkpoint
+    // does not.
+    let earlier = run.copy();
+    for manifest in earlier.manifests() {
+        if manifest.phase == "decay" {
+            earlier.damage(&layout::checkpoint_file(manifest.step, layout::STATE_FILE));
+        }
+    }
+    assert_eq!(announced(&earlier, wanted[1]), told[1]);
+
+    run.train();
+    let metrics = run.metrics();
+    for (step, told) in wanted.iter().zip(&told) {
+        assert_eq!(*told, taken(&metrics[step.0 as usize - 1]));
+    }
+    wait_for(run.store().delete(layout::METRICS_FILE)).unwrap();
+    let newest = run.manifests().pop().unwrap().step;
+    assert_eq!(
+        inspect(&run, Step(3)).error(),
+        format!(
+            "which rows step 3 took is not known: the run has taken it, for it has a checkpoint \
+             after step {newest}, but metrics.jsonl has no line of it\n  \
+             hint: steps with a line there can be shown, and those after step {newest}"
+        )
+    );
+}
+
+#[test]
+fn in_a_branch_it_begins_where_the_branch_does() {
+    let trunk = Run::new(json!({"phases": [stable(5_000), decay(2_000)]}));
+    trunk.train();
+    let parent = trunk.manifests()[0].step;
+    let path = checkpoint_path(&trunk, parent);
+    let run = Run::new(json!({"phases": [stable(5_000), decay(60_000)]}));
+    // Before its first step, as a branch that died at once.
+    let record = json!({"run_url": trunk.store().address(), "step": parent});
+    wait_for(run.store().put(layout::BRANCH_FILE, record.to_string())).unwrap();
+    let early = [Step(parent.0 + 1), Step(parent.0 + 3)];
+    let told = early.map(|step| announced(&run, step));
+    assert_eq!(
+        inspect(&run, parent).error(),
+        format!(
+            "step {parent} is none of this run's: it is a branch that begins after step {parent}\n  \
+             hint: inspect it with the YAML of its trunk, whose folder is {}",
+            trunk.store().address()
+        )
+    );
+
+    let yaml = run.yaml();
+    let life = run.start(&["branch", &path, yaml.to_str().unwrap()]);
+    let last = stop_in(&run, life, "decay");
+    let late = Step(last.0 + 2);
+    let told_late = announced(&run, late);
+    run.train();
+    let metrics = run.metrics();
+    let of_step = |step: Step| metrics.iter().find(|line| line.step == step).unwrap();
+    for (step, told) in early.iter().zip(&told) {
+        assert_eq!(*told, taken(of_step(*step)));
+    }
+    assert_eq!(told_late, taken(of_step(late)));
+}
