@@ -389,7 +389,7 @@ fn another_batch_than_the_one_taken_is_not_shown() {
                 run.yaml in its folder";
     let wanted = format!(
         "error: step 4 took {} tokens and predicted {} of them; this file describes a batch of \
-         1051 and 329\n  {hint}\n",
+         960 and 299\n  {hint}\n",
         fourth.step_tokens, fourth.masked_tokens
     );
     refuses_to_inspect(&run, "4", &wanted);
