@@ -4,6 +4,8 @@
 //! Reads only; whatever is refused here has left nothing behind.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
 use std::thread;
@@ -22,8 +24,10 @@ use crate::model::config::ModelConfig;
 use crate::model::encoder::Precision as ModelPrecision;
 use crate::model::new_rows::NewRows;
 use crate::model::{tile, weights};
+use crate::run::ledger::Ledger;
 use crate::run::schedule::Schedule;
 use crate::store::backend::Credentials;
+use crate::store::layout;
 use crate::torch::cpu;
 use crate::train::settings::Precision;
 
@@ -41,6 +45,7 @@ pub fn check(config: &RunConfig, is_new: bool) -> Result<Schedule> {
     if is_new {
         let new_tokens = new_tokens(corpus, &config.start)?;
         check_start(&config.start, &model, new_tokens)?;
+        ledger_of_start(&config.start)?;
     }
     Ok(blueprint.schedule)
 }
@@ -74,6 +79,28 @@ fn check_start(start: &Start, model: &ModelConfig, new_tokens: Pieces) -> Result
         file.display()
     );
     Ok(())
+}
+
+/// What is in the weights that a run starts from, where those are a checkpoint of Cohort's: its
+/// ledger lies beside them. Of other weights nothing is known.
+pub fn ledger_of_start(start: &Start) -> Result<Ledger> {
+    let (Start::HuggingFace(folder) | Start::Tile(folder)) = start else {
+        return Ok(Ledger::default());
+    };
+    let file = folder.join(layout::LEDGER_FILE);
+    let text = match fs::read(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ledger::default()),
+        Err(error) => return Err(error).context(format!("cannot read {}", file.display())),
+    };
+    let ledger: Ledger = serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{} is damaged\n  hint: start from another checkpoint: this one does not say whose \
+             text it has seen",
+            file.display()
+        )
+    })?;
+    Ok(ledger.of_start())
 }
 
 /// Draws the blueprint of a run's configuration.

@@ -167,7 +167,7 @@ fn pair(loss: f64, accuracy: f64) -> String {
 
 /// The ledger by institution.
 pub(super) fn institutions(ledger: &Ledger) -> String {
-    let mut table = Table::new(["institution", "tokens", "documents", "chunks"]);
+    let mut table = Table::new(["institution", "tokens", "documents begun", "chunks"]);
     for (institution, consumed) in ledger.by_institution() {
         table.row(vec![
             institution,

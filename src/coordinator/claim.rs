@@ -117,16 +117,27 @@ impl Claim {
     }
 }
 
-/// Refuses a run that is being coordinated, writing nothing. True when the run has no checkpoint
-/// yet.
-pub async fn expect_free(config: &RunConfig) -> Result<bool> {
+/// Refuses a run that is being coordinated, and a branch under the name of a run that began
+/// elsewhere, writing nothing. True when the run has no checkpoint yet.
+pub async fn expect_free(config: &RunConfig, branch: Option<&CheckpointAddress>) -> Result<bool> {
     let store = match Store::open_existing(&config.store) {
         Ok(store) => store.child(&config.name)?,
         Err(StoreError::NotFound { .. }) => return Ok(true),
         Err(error) => return Err(error.into()),
     };
     refuse_second(&store, &config.name).await?;
-    let steps = Checkpoints::new(store).steps().await?;
+    let checkpoints = Checkpoints::new(store);
+    let steps = checkpoints.steps().await?;
+    if let (Some(newest), Some(branch)) = (steps.published.last(), branch)
+        && checkpoints.parent().await?.is_none()
+    {
+        bail!(
+            "run \"{}\" has checkpoints already, the newest of step {newest}, and did not begin \
+             from {branch}\n  \
+             hint: give the branch another name, or continue that run with `cohort train`",
+            config.name
+        );
+    }
     Ok(steps.published.is_empty())
 }
 

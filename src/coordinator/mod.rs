@@ -57,7 +57,7 @@ impl Coordinator {
         yaml: String,
         branch: Option<CheckpointAddress>,
     ) -> Result<Self> {
-        let is_new = claim::expect_free(&config).await? && branch.is_none();
+        let is_new = claim::expect_free(&config, branch.as_ref()).await? && branch.is_none();
         let wanted = config.clone();
         let checked = tokio::task::spawn_blocking(move || preflight::check(&wanted, is_new));
         let schedule = checked.await??;

@@ -195,7 +195,8 @@ fn expect_content(bytes: &[u8], stored: &StoredFile) -> Result<()> {
     let found = blake3::hash(bytes).to_hex();
     ensure!(
         found.as_str() == stored.digest,
-        "the file's digest is {found}, the manifest says {}{PREPARE_AGAIN}",
+        "the file's digest is {found}, the manifest says {}\n  \
+         hint: delete the file, then run cohort prepare again",
         stored.digest
     );
     Ok(())

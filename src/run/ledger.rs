@@ -17,6 +17,10 @@ pub struct Consumed {
     pub documents: u64,
 }
 
+/// The phase under which a ledger holds what was in the weights that a run started from. No phase
+/// of a run has such a name.
+const START: &str = "(start)";
+
 /// `ledger.json` of a checkpoint: phase name, then source name, then what it gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -39,6 +43,16 @@ impl Ledger {
         entry.tokens += step.tokens;
         entry.chunks += step.chunks;
         entry.documents += step.documents;
+    }
+
+    /// What a run has behind it that starts from the weights of a checkpoint with this ledger.
+    #[must_use]
+    pub fn of_start(&self) -> Self {
+        let sources = self.by_source();
+        let phases = [(START.to_owned(), sources)].into_iter();
+        Self {
+            phases: phases.filter(|(_, sources)| !sources.is_empty()).collect(),
+        }
     }
 
     /// Tokens read in a phase.

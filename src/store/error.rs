@@ -38,7 +38,8 @@ pub enum StoreError {
     /// Go on with what needs no store, and try again later.
     #[error(
         "cannot {operation} {url}: {cause}\n  \
-         hint: check the network, the endpoint and the free space, then try again"
+         hint: check the network, the endpoint, the credentials in the environment and the free \
+         space, then try again"
     )]
     Unavailable {
         operation: &'static str,

@@ -28,8 +28,9 @@ use crate::ids::Rank;
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Model;
 use crate::model::parameters::Parameters;
-use crate::preflight::{model_precision, new_tokens, open_blueprint, threads_per_rank};
-use crate::run::ledger::Ledger;
+use crate::preflight::{
+    ledger_of_start, model_precision, new_tokens, open_blueprint, threads_per_rank,
+};
 use crate::run::progress::Progress;
 use crate::train::compute::{CommandQueue, Ended, Inbox, Intervals, Outbox, Position, Trainer};
 use crate::train::optimizer::StableAdamW;
@@ -228,7 +229,7 @@ impl Launch {
         let Some(restored) = &self.restored else {
             return Ok(Position {
                 progress: Progress::new(schedule),
-                ledger: Ledger::default(),
+                ledger: ledger_of_start(&self.config.start)?,
                 rows: 0,
                 fresh: true,
             });

@@ -21,7 +21,7 @@ const GAP: f64 = 2.0;
 /// A histogram, in pixels of a narrow window.
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 126.0;
-const LEFT: f64 = 34.0;
+const LEFT: f64 = 42.0;
 const RIGHT: f64 = WIDTH - 14.0;
 const TOP: f64 = 10.0;
 const BASE: f64 = HEIGHT - 20.0;

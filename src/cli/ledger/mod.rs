@@ -54,7 +54,7 @@ pub(super) async fn show(place: &str, step: Option<Step>, json: bool) -> Result<
         });
         return say(&serde_json::to_string_pretty(&summary)?);
     }
-    let mut table = Table::new(["source", "tokens", "documents", "chunks"]);
+    let mut table = Table::new(["source", "tokens", "documents begun", "chunks"]);
     for (source, consumed) in ledger.by_source() {
         table.row(vec![
             source,

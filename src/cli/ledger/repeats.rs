@@ -14,7 +14,8 @@ pub(super) fn describe(corpus: &Corpus, institution: &str) -> Option<String> {
     Some(format!(
         "\n{} of other sources were dropped as repetitions of {institution}'s; preparing the \
          corpus again\nwithout {institution} brings them back. {} of {institution} were dropped \
-         as repetitions of\nothers', which are read on under those sources' names.",
+         as repetitions of\nothers', which are read on under those sources' names. As long as the \
+         corpus has {institution}, its\nheld-out documents are scored too, and never trained on.",
         counted(lost, "document"),
         counted(kept, "document")
     ))

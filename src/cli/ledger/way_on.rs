@@ -75,12 +75,14 @@ impl<'a> Start<'a> {
 
 /// The run that goes on from `start`, or begins anew, without an institution. The manifest is that
 /// of its corpus, where it can be read.
+///
+/// Also the names of the phases that read nothing without it, and are left out.
 pub(super) fn without(
     mut config: RunConfig,
     institution: &str,
     start: Option<&Start<'_>>,
     manifest: Option<&Manifest>,
-) -> Result<RunConfig> {
+) -> Result<(RunConfig, Vec<String>)> {
     config.name = names::without(&config.name, institution, RUN_NAME_BYTES_MAX, |_| false);
     let place = start.map_or("the run", |start| &start.url);
     if let Some(start) = start {
@@ -97,7 +99,8 @@ pub(super) fn without(
             .max_epochs
             .retain(|pattern, _| !pattern.starts_with(&of_institution));
     }
-    config.phases.retain(|phase| reads(&phase.mixture));
+    let empty = config.phases.extract_if(.., |phase| !reads(&phase.mixture));
+    let empty: Vec<String> = empty.map(|phase| phase.name).collect();
     ensure!(
         !config.phases.is_empty(),
         "nothing is left to train: the phases that {place} has not ended read from {institution} \
@@ -106,7 +109,7 @@ pub(super) fn without(
     if let Some(start) = start {
         rename(&mut config.phases, institution, start.ledger);
     }
-    Ok(config)
+    Ok((config, empty))
 }
 
 /// A phase's name decides which rows it reads, so what goes on is named otherwise than all that has

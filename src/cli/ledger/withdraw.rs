@@ -75,13 +75,34 @@ pub(in crate::cli) async fn withdraw(
             let start = start.as_ref();
             write(config, institution, start, corpus.as_ref(), output)
         }
-        (None, Some(start)) => say(&format!(
-            "\nTo go on from there without it:\n  \
-             cohort ledger RUN.yaml --withdraw {institution} --write NEW.yaml\n  {}",
-            start.command("NEW.yaml")
+        (None, Some(start)) => {
+            let manifest = corpus.as_ref().map(Corpus::manifest);
+            let yaml = place.yaml.clone();
+            let rest = yaml.map(|config| without(config, institution, Some(start), manifest));
+            match rest {
+                Some(Err(reason)) => say(&format!("\nNo run goes on from there: {reason}")),
+                _ => say(&format!(
+                    "\nTo go on from there without it:\n  {}\n  {}",
+                    write_command(run, &place, institution),
+                    start.command("NEW.yaml")
+                )),
+            }
+        }
+        (None, None) => say(&format!(
+            "\nFor the YAML of that run:\n  {}",
+            write_command(run, &place, institution)
         )),
-        (None, None) => Ok(()),
     }
+}
+
+/// What writes the YAML of a run without an institution.
+fn write_command(run: &str, place: &Place, institution: &str) -> String {
+    let yaml = if place.yaml.is_some() {
+        run
+    } else {
+        "RUN.yaml"
+    };
+    format!("cohort ledger {yaml} --withdraw {institution} --write NEW.yaml")
 }
 
 /// Every institution that the run could have read from.
@@ -106,7 +127,7 @@ fn write(
     corpus: Option<&Corpus>,
     output: &Path,
 ) -> Result<()> {
-    let config = without(config, institution, start, corpus.map(Corpus::manifest))?;
+    let (config, empty) = without(config, institution, start, corpus.map(Corpus::manifest))?;
     let text = checked(&config, output, start, corpus)
         .with_context(|| format!("a run without {institution}, of which nothing was written"))?;
     File::create_new(output)
@@ -116,6 +137,12 @@ fn write(
         Some(_) => "",
         None => "; its corpus cannot be read here, so its mixtures were not checked",
     };
+    for phase in empty {
+        say(&format!(
+            "\nLeft out: phase \"{phase}\", which reads from {institution} alone. Give the run \
+             another\nin its place if its weights are to decay."
+        ))?;
+    }
     let output = output.display().to_string();
     let command = match start {
         Some(start) => start.command(&output),
@@ -158,7 +185,7 @@ fn of_mixtures(config: &RunConfig) -> BTreeSet<String> {
 
 /// A table of the checkpoints that have an institution's text, and of those that cannot be read.
 fn touched(lineage: &Lineage, institution: &str) -> String {
-    let mut table = Table::new(["step", "phase", "tokens", "documents", "checkpoint"]);
+    let mut table = Table::new(["step", "phase", "tokens", "documents begun", "checkpoint"]);
     let (mut with, mut unreadable) = (0_u64, Vec::new());
     for witness in &lineage.witnesses {
         let mut row = vec![witness.step.to_string()];

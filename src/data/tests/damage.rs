@@ -123,7 +123,7 @@ fn a_flipped_bit_is_found_when_the_shard_is_read() {
     let source = &manifest.institutions[0].sources[0];
     let expected = format!(
         "source `us/notes`, file CORPUS/{SHARD}: the file's digest is {}, the manifest says {}\n  \
-         hint: run cohort prepare again",
+         hint: delete the file, then run cohort prepare again",
         blake3::hash(&bytes).to_hex(),
         source.train.shards[1].stored.digest
     );

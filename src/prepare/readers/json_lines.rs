@@ -104,8 +104,15 @@ impl JsonLines {
         } else {
             "not valid JSON"
         };
-        let (path, line, column) = (self.path.display(), error.line(), error.column());
-        anyhow!("{path}, line {line}, column {column}: {what}\n  hint: mend or remove this line")
+        let path = self.path.display();
+        let (line, column) = (error.line(), error.column());
+        // The parser stands at the beginning of a line when it meets the end of the one before.
+        let place = if column == 0 && line > 1 {
+            format!("at the end of line {}", line - 1)
+        } else {
+            format!("line {line}, column {column}")
+        };
+        anyhow!("{path}, {place}: {what}\n  hint: mend or remove this line")
     }
 }
 

@@ -89,6 +89,11 @@ fn broken_lines_and_rows() {
     clinic/notes: DIR/notes.jsonl, line 2, column 20: the JSON ends early
       hint: mend or remove this line
     ");
+    let open = format!("{{\"text\": \"{PRIVATE}\n{{\"text\": \"b\"}}\n");
+    insta::assert_snapshot!(failure(JSON, &[("notes.jsonl", open.into_bytes())]), @r"
+    clinic/notes: DIR/notes.jsonl, at the end of line 1: not valid JSON
+      hint: mend or remove this line
+    ");
     let broken = format!("{{\"text\": \"a\"}}\n{{\"text\": {PRIVATE}}}\n");
     insta::assert_snapshot!(failure(JSON, &[("notes.jsonl", broken.into_bytes())]), @r"
     clinic/notes: DIR/notes.jsonl, line 2, column 10: not valid JSON

@@ -54,6 +54,26 @@ fn from_a_stable_checkpoint_it_takes_the_trunks_own_decay() {
     assert_eq!(parent.to_string(), checkpoint_path(&trunk, stable_end));
 }
 
+#[track_caller]
+fn a_run_that_began_elsewhere_is_no_branch(checkpoint: &str) {
+    let mut own = stable(1_000);
+    own["name"] = json!("own");
+    let run = Run::new(json!({"phases": [own]}));
+    run.train();
+    let newest = run.manifests().pop().unwrap().step;
+    let before = content(&run);
+    assert_eq!(
+        branch(checkpoint, &run, &[]).wait().error(),
+        format!(
+            "run \"{}\" has checkpoints already, the newest of step {newest}, and did not begin \
+             from {checkpoint}\n  \
+             hint: give the branch another name, or continue that run with `cohort train`",
+            run.name
+        )
+    );
+    assert!(content(&run) == before, "nothing was recorded");
+}
+
 #[test]
 fn from_a_decayed_or_damaged_checkpoint_it_is_refused() {
     let trunk = Run::new(json!({"checkpoints": {"every_steps": 30}}));
@@ -87,6 +107,7 @@ fn from_a_decayed_or_damaged_checkpoint_it_is_refused() {
     assert_eq!(run.metrics()[0].step, Step(decayed.0 + 1));
 
     let other = checkpoint_path(&trunk, Step(30));
+    a_run_that_began_elsewhere_is_no_branch(&other);
     assert_eq!(
         branch(&other, &run, &[]).wait().error(),
         format!(

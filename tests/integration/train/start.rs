@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use cohort::run::ledger::Ledger;
 use cohort::store::layout;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -68,6 +69,20 @@ fn a_run_starts_from_a_hugging_face_folder() {
         let apart = (end.1.loss - start.1.loss).abs() / end.1.loss;
         assert!(apart < 1e-6, "{end:?} and {start:?}");
     }
+    // What was in the weights stays on record.
+    let tokens = |run: &Run| -> u64 {
+        let ledger: Ledger =
+            serde_json::from_slice(&checkpoint_file(run, layout::LEDGER_FILE)).unwrap();
+        let sums = ledger.by_institution().into_values();
+        sums.map(|consumed| consumed.tokens).sum()
+    };
+    let own = second.metrics().pop().unwrap().tokens;
+    assert_eq!(tokens(&second), tokens(&first) + own);
+    let ledger = Path::new(&checkpoint).join(layout::LEDGER_FILE);
+    fs::write(&ledger, "{").unwrap();
+    let third = Run::new(json!({"start": {"hugging_face": checkpoint}}));
+    let error = third.error();
+    assert!(error.contains("ledger.json is damaged"), "{error}");
 }
 
 #[test]

@@ -95,8 +95,16 @@ fn a_withdrawal_names_the_checkpoints_and_goes_on_from_a_clean_one() {
         )
     );
     let everywhere = asked(&run, "north").good();
-    let ending = "No checkpoint is without it: a run without north begins anew.\n";
-    assert!(everywhere.stdout.ends_with(ending), "{}", everywhere.stdout);
+    let ending = format!(
+        "No checkpoint is without it: a run without north begins anew.\n\nFor the YAML of that \
+         run:\n  cohort ledger {} --withdraw north --write NEW.yaml\n",
+        run.yaml().display()
+    );
+    assert!(
+        everywhere.stdout.ends_with(&ending),
+        "{}",
+        everywhere.stdout
+    );
 
     let (new, told) = written(&run, "east", "without.yaml");
     let told = told.good();
@@ -219,11 +227,11 @@ fn a_decay_on_command_keeps_its_length_and_none_is_gone_on_in() {
             "Text of east is in 0 checkpoints.\n\n\
              0 documents of other sources were dropped as repetitions of east's; preparing the \
              corpus again\nwithout east brings them back. 0 documents of east were dropped as \
-             repetitions of\nothers', which are read on under those sources' names.\n\n\
+             repetitions of\nothers', which are read on under those sources' names. As long as the \
+             corpus has east, its\nheld-out documents are scored too, and never trained on.\n\n\
              The newest checkpoint without it, after step {newest} of phase \"decay\":\n  {path}\n\n\
-             To go on from there without it:\n  \
-             cohort ledger RUN.yaml --withdraw east --write NEW.yaml\n  \
-             cohort branch {path} NEW.yaml --from-decayed\n"
+             No run goes on from there: nothing is left to train: {path} has all phases of the \
+             YAML behind it\n"
         )
     );
     let (_, nothing) = written(&run, "east", "without.yaml");
@@ -421,4 +429,22 @@ fn a_branch_without_a_checkpoint_is_what_it_began_from() {
         "phases": ledger,
     });
     assert_eq!(said, wanted);
+}
+
+/// A phase that only the withdrawn institution fed is not there any more, and that is said.
+#[test]
+fn a_phase_that_reads_nothing_else_is_left_out_aloud() {
+    let alone = |name: &str, source: &str| phase(name, 2_000, &json!({source: 1}));
+    let phases = [
+        alone("first", "north/*"),
+        alone("second", "east/*"),
+        alone("third", "south/*"),
+    ];
+    let run = Run::new(json!({"phases": phases, "checkpoints": {"every_steps": 2}}));
+    run.train();
+    let (yaml, ended) = written(&run, "east", "without.yaml");
+    let said = ended.good().stdout;
+    assert!(said.contains("Left out: phase \"second\""), "{said}");
+    let names: Vec<String> = lengths(&yaml).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["third-without-east"]);
 }
