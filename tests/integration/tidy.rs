@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use cohort::config::{self, RunConfig};
 use cohort::prepare::config::CorpusConfig;
 
+mod configuration;
 mod source;
 
 use source::{Source, sources};

@@ -20,16 +20,21 @@ impl Source {
     pub fn read(path: &Path) -> Option<Self> {
         let text = String::from_utf8(fs::read(path).unwrap()).ok()?;
         let name = path.strip_prefix(root()).unwrap().display().to_string();
-        let code = blank(&text);
+        Some(Self::of(&name, &text))
+    }
+
+    /// A file of this name and text.
+    pub fn of(name: &str, text: &str) -> Self {
+        let code = blank(text);
         let is_test =
             name.starts_with("src/") && (name.ends_with("tests.rs") || name.contains("/tests/"));
         let shipped = if is_test { "" } else { before_tests(&code) };
-        Some(Self {
+        Self {
             shipped: shipped.to_owned(),
-            name,
-            text,
+            name: name.to_owned(),
+            text: text.to_owned(),
             code,
-        })
+        }
     }
 
     /// The module of the crate that the file belongs to.
