@@ -17,6 +17,9 @@ const ROOTS: [&str; 3] = ["CorpusConfig", "RunConfig", "Join"];
 /// Not of the YAML, but with the name of a type that is: what a run's `precision` comes to.
 const NAMESAKES: [&str; 1] = ["src/model/encoder.rs"];
 
+/// What stands between the words of a variant's name, by serde's rules.
+const SEPARATORS: [(&str, &str); 3] = [("snake_case", "_"), ("kebab-case", "-"), ("lowercase", "")];
+
 /// A type that YAML is read into.
 struct Settings {
     file: String,
@@ -151,12 +154,12 @@ fn settings_of(source: &Source) -> Vec<(String, Settings)> {
 fn read_body(file: &str, body: &[&str], is_enum: bool, attributes: &str) -> Settings {
     // These have no words of their own: YAML says what is inside.
     let is_bare = attributes.contains("untagged") || attributes.contains("transparent");
-    let separator = match quoted(attributes, "rename_all = \"") {
-        Some("kebab-case") => "-",
-        Some("lowercase") => "",
-        None | Some("snake_case") => "_",
-        Some(other) => panic!("{file}: this test does not know {other}"),
-    };
+    let rule = quoted(attributes, "rename_all = \"");
+    let separator = rule.map(|rule| {
+        let found = SEPARATORS.iter().find(|(known, _)| *known == rule);
+        assert!(found.is_some(), "{file}: this test does not know {rule}");
+        found.unwrap().1
+    });
     let mut settings = Settings {
         file: file.to_owned(),
         words: Vec::new(),
@@ -181,8 +184,10 @@ fn read_body(file: &str, body: &[&str], is_enum: bool, attributes: &str) -> Sett
         if !is_bare {
             let word = match renamed.take() {
                 Some(renamed) => renamed.to_owned(),
-                None if is_enum => in_yaml(name, separator),
-                None => name.to_owned(),
+                None => match separator {
+                    Some(separator) if is_enum => in_yaml(name, separator),
+                    _ => name.to_owned(),
+                },
             };
             settings.words.push(word);
         }
