@@ -213,7 +213,7 @@ fn shards_with_a_wrong_digest() {
         let expected = format!(
             "source `clinic/notes`, file DIR/corpus/clinic/notes/{shard}-00000.arrow: the file's \
              digest is {found}, the manifest says {expected}\n  \
-             hint: run cohort prepare again\n"
+             hint: delete the file, then run cohort prepare again\n"
         );
         assert!(outcome.stderr.ends_with(&expected), "{}", outcome.stderr);
     }
