@@ -93,11 +93,13 @@ impl S3Server {
         Store::open_as(&self.settings(prefix), &credentials, MissingFolder::Refuse).unwrap()
     }
 
-    /// The variables that give a child process its credentials.
-    pub fn environment(&self) -> [(&'static str, &str); 2] {
+    /// The variables that give a child process its credentials, and an endpoint that the YAML's
+    /// comes before.
+    pub fn environment(&self) -> [(&'static str, &str); 3] {
         [
             ("AWS_ACCESS_KEY_ID", &self.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", &self.secret_access_key),
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1"),
         ]
     }
 }
