@@ -92,7 +92,7 @@ fn a_corpus_that_was_touched_is_refused() {
         run.error(),
         format!(
             "source `south/radiology`, file {}: the file's digest is {found}, \
-             the manifest says {}\n  hint: run cohort prepare again",
+             the manifest says {}\n  hint: delete the file, then run cohort prepare again",
             shard.display(),
             stored.digest
         )
