@@ -97,9 +97,10 @@ impl Progress for Bar {
             Unit::Bytes => "{bytes}/{total_bytes}",
             Unit::Documents => "{human_pos}/{human_len}",
         };
+        // Two lines: beside a bar, eighty columns have no room for speed and time left.
         let template = match stage.total {
             0 => "{prefix:24} {spinner} {wide_msg}".to_owned(),
-            _ => format!("{{prefix:24}} {{bar:24}} {amount} {{wide_msg}}"),
+            _ => format!("{{prefix:24}} {{bar:24}} {amount}\n  {{wide_msg}}"),
         };
         let style = ProgressStyle::with_template(&template).expect("the templates are fixed");
         let target = ProgressDrawTarget::stderr_with_hz(BAR_REDRAWS_PER_SECOND);
@@ -122,12 +123,12 @@ impl Progress for Bar {
         let left = pace.left(stage.total);
         let in_all = pace.left_in_all(stage, &self.whole);
         let parts = [
-            Some(format!("{} documents", HumanCount(done.documents))),
-            pace.tokens()
-                .map(|tokens| format!("{} tokens", HumanCount(tokens))),
             speed,
             left.map(|left| format!("{} left", FormattedDuration(left))),
             in_all.map(|left| format!("{} in all", FormattedDuration(left))),
+            Some(format!("{} documents", HumanCount(done.documents))),
+            pace.tokens()
+                .map(|tokens| format!("{} tokens", HumanCount(tokens))),
         ];
         bar.set_message(parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
         bar.set_position(done.done);
