@@ -4,6 +4,7 @@
 //! misspelled path costs no half-prepared corpus. What a pattern means stands in
 //! [`crate::prepare::pattern`].
 
+use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ impl NothingThere {
 /// What to know of a path that leads nowhere.
 pub const FOLDER_HINT: &str = "relative paths start at the folder of the configuration";
 
+const MISSING_HINT: &str = "copy what is missing to where the other files are";
+
 /// A file to read, as it was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct InputFile {
@@ -65,6 +68,13 @@ pub struct InputFile {
     /// How to read it, where it is an object.
     #[serde(skip)]
     pub object: Option<Arc<ObjectInput>>,
+}
+
+/// A folder whose files are found by their paths.
+pub enum Folder {
+    Disk,
+    /// The files that were found.
+    Listed(BTreeMap<PathBuf, InputFile>),
 }
 
 /// Where the paths of a configuration lead.
@@ -93,12 +103,37 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// For files at or below a resolved path; one listing where that is an address.
+    pub fn folder(&self, path: &Path) -> Result<Folder> {
+        Ok(if is_object(path) {
+            Folder::Listed(self.objects.below(path)?)
+        } else {
+            Folder::Disk
+        })
+    }
+
     /// The files or objects that a resolved path or pattern names.
     pub fn expand(&self, path: &Path) -> Result<Vec<InputFile>> {
         if is_object(path) {
             self.objects.expand(path)
         } else {
             expand(path)
+        }
+    }
+}
+
+impl Folder {
+    /// The file or object at a path of this folder.
+    ///
+    /// # Errors
+    /// [`NothingThere`]; a folder instead of a file, and what the system does not show.
+    pub fn file(&self, path: &Path) -> Result<InputFile> {
+        match self {
+            Self::Disk => literal(path),
+            Self::Listed(files) => files.get(path).cloned().ok_or_else(|| {
+                let what = format!("no object at {}", path.display());
+                Error::new(NothingThere::new(what, MISSING_HINT))
+            }),
         }
     }
 }

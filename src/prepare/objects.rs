@@ -5,7 +5,7 @@
 //! those parts, however large the object. Invariant: all bytes of one object are of the version
 //! that was found when the preparation began, or there is an error.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,14 @@ pub struct Objects {
     credentials: Credentials,
     /// Started with the first object.
     background: OnceLock<Arc<Background>>,
+}
+
+/// Where objects lie together.
+struct Bucket {
+    /// Ends with a slash.
+    address: String,
+    reader: Reader,
+    background: Arc<Background>,
 }
 
 /// An object as it was found.
@@ -77,43 +85,21 @@ impl Objects {
     /// files; at least one.
     pub fn expand(&self, pattern: &Path) -> Result<Vec<InputFile>> {
         let text = pattern.to_str().context("an address is UTF-8")?;
-        let (store, key) = split(text)?;
-        let background = self.background()?;
-        let reader = Reader::open(&store, &self.settings, &self.credentials)?;
-        let input = |described: Described| {
-            let path = PathBuf::from(format!("{store}{}", described.key));
-            InputFile {
-                path,
-                bytes: described.bytes,
-                modified_ns: 0,
-                version: Some(described.version.to_string()),
-                object: Some(Arc::new(ObjectInput {
-                    reader: reader.clone(),
-                    background: Arc::clone(&background),
-                    described,
-                    failure: OnceLock::new(),
-                })),
-            }
-        };
+        let (bucket, key) = self.open(text)?;
         if !is_pattern(Path::new(&key)) {
-            let (reader, key) = (reader.clone(), key.clone());
-            let found = background.wait(async move { reader.describe(&key).await })?;
+            let reader = bucket.reader.clone();
+            let found = bucket
+                .background
+                .wait(async move { reader.describe(&key).await })?;
             return match found {
                 Err(StoreError::NotFound { .. }) => {
                     bail!(NothingThere::new(format!("no object at {text}"), LIST_HINT))
                 }
-                found => Ok(vec![input(found?)]),
+                found => Ok(vec![bucket.input(found?)]),
             };
         }
-        let folder = folder_of(&key).to_owned();
-        let listed = {
-            let reader = reader.clone();
-            background.wait(async move { reader.list_described(&folder).await })??
-        };
-        let mut found: Vec<_> = listed
-            .into_iter()
-            .filter(|object| path_matches(&key, &object.key))
-            .collect();
+        let mut found = bucket.list(folder_of(&key))?;
+        found.retain(|object| path_matches(&key, &object.key));
         // As paths are sorted, folder by folder.
         found.sort_by(|a, b| Path::new(&a.key).cmp(Path::new(&b.key)));
         if found.is_empty() {
@@ -122,7 +108,27 @@ impl Objects {
                 LIST_HINT
             ));
         }
-        Ok(found.into_iter().map(input).collect())
+        Ok(found.into_iter().map(|found| bucket.input(found)).collect())
+    }
+
+    /// All objects below the address of a folder, by their addresses.
+    pub fn below(&self, folder: &Path) -> Result<BTreeMap<PathBuf, InputFile>> {
+        let text = folder.to_str().context("an address is UTF-8")?;
+        let (bucket, key) = self.open(&format!("{}/", text.trim_end_matches('/')))?;
+        let found = bucket.list(key.trim_end_matches('/'))?;
+        let inputs = found.into_iter().map(|found| bucket.input(found));
+        Ok(inputs.map(|input| (input.path.clone(), input)).collect())
+    }
+
+    /// The bucket of an address, and the key in it.
+    fn open(&self, address: &str) -> Result<(Bucket, String)> {
+        let (address, key) = split(address)?;
+        let bucket = Bucket {
+            background: self.background()?,
+            reader: Reader::open(&address, &self.settings, &self.credentials)?,
+            address,
+        };
+        Ok((bucket, key))
     }
 
     fn background(&self) -> Result<Arc<Background>> {
@@ -131,6 +137,30 @@ impl Objects {
         }
         let started = Arc::new(Background::start("cohort-fetch")?);
         Ok(Arc::clone(self.background.get_or_init(|| started)))
+    }
+}
+
+impl Bucket {
+    /// The objects below a folder.
+    fn list(&self, folder: &str) -> Result<Vec<Described>> {
+        let (reader, folder) = (self.reader.clone(), folder.to_owned());
+        let listed = async move { reader.list_described(&folder).await };
+        Ok(self.background.wait(listed)??)
+    }
+
+    fn input(&self, described: Described) -> InputFile {
+        InputFile {
+            path: PathBuf::from(format!("{}{}", self.address, described.key)),
+            bytes: described.bytes,
+            modified_ns: 0,
+            version: Some(described.version.to_string()),
+            object: Some(Arc::new(ObjectInput {
+                reader: self.reader.clone(),
+                background: Arc::clone(&self.background),
+                described,
+                failure: OnceLock::new(),
+            })),
+        }
     }
 }
 

@@ -1,18 +1,18 @@
-//! Directories that MosaicML's streaming library has written (MDS, version 2): token ids of a
+//! Directories that MosaicML's streaming library has written (MDS, version 2), token ids of a
 //! column `input_ids`, or the texts of other columns.
 //!
 //! Ids are handed on as they stand; whether they are the corpus's tokenizer's is for whoever knows
 //! that to say. Encodings other than `str` and arrays of whole numbers are not read, so nothing in
 //! a directory is ever executed as the library's pickled columns are.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use anyhow::{Result, anyhow};
 
 use crate::prepare::compression::ReadCounts;
 use crate::prepare::config::readers::MdsConfig;
+use crate::prepare::inputs::{Folder, InputFile};
 use crate::prepare::readers::layout::Layout;
 use crate::prepare::readers::mds::array::IdArray;
 use crate::prepare::readers::mds::index::{INDEX_FILE, Shard};
@@ -28,13 +28,17 @@ const IDS: &str = "input_ids";
 const TEXT: &str = "str";
 
 /// The documents of the directories whose files [`index::find_files`] found.
-pub fn read(paths: Vec<Arc<Path>>, config: &MdsConfig, counts: Arc<ReadCounts>) -> Documents {
-    let indexes = paths.into_iter().filter(|path| path.ends_with(INDEX_FILE));
+pub fn read(files: Vec<InputFile>, config: &MdsConfig, counts: Arc<ReadCounts>) -> Documents {
+    let indexes: Vec<PathBuf> = files
+        .iter()
+        .filter(|file| file.path.ends_with(INDEX_FILE))
+        .map(|file| file.path.clone())
+        .collect();
+    let files = files.into_iter().map(|file| (file.path.clone(), file));
+    let found = Folder::Listed(files.collect());
     let for_indexes = Arc::clone(&counts);
-    let shards = indexes.flat_map(move |path| {
-        let bytes = path.metadata().map_or(0, |metadata| metadata.len());
-        for_indexes.bytes.fetch_add(bytes, Ordering::Relaxed);
-        match index::read(&path) {
+    let shards = indexes.into_iter().flat_map(move |path| {
+        match index::read(&path, &for_indexes, |path| found.file(path)) {
             Ok(shards) => shards.into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
         }

@@ -8,7 +8,7 @@
 //! header line has text for names).
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -109,7 +109,8 @@ pub fn open(
     counts: Arc<ReadCounts>,
 ) -> Documents {
     counts.know(&files);
-    let paths: Vec<Arc<Path>> = files.into_iter().map(|file| shared(file.path)).collect();
+    let paths = files.iter().map(|file| file.path.as_path().into());
+    let paths: Vec<Arc<Path>> = paths.collect();
     let opening = |encoding: Encoding| Opening {
         encoding,
         counts: Arc::clone(&counts),
@@ -147,7 +148,7 @@ pub fn open(
         ReadConfig::TextGrid(config) => {
             text_grid::read(&paths, config.clone(), opening(config.encoding))
         }
-        ReadConfig::Mds(config) => mds::read(paths, config, counts),
+        ReadConfig::Mds(config) => mds::read(files, config, counts),
         ReadConfig::Synthetic(config) => {
             let notes = Notes::new(config.style, &institution.id, &source.id);
             let file: Arc<Path> = Path::new("synthetic").into();
@@ -210,10 +211,6 @@ where
         Ok(documents) => documents,
         Err(error) => Box::new(std::iter::once(Err(error))) as Documents,
     }))
-}
-
-fn shared(path: PathBuf) -> Arc<Path> {
-    path.into()
 }
 
 impl fmt::Display for Place {

@@ -13,6 +13,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
+use super::readers::mds::fixture::Writing;
 use super::{CORPUS_FILE, Workspace};
 use crate::support::process::{Ended, Process};
 use crate::support::proxy::{Faults, Proxy};
@@ -20,13 +21,14 @@ use crate::support::run::{Chance, wait_for};
 use crate::support::s3::S3Server;
 
 const SETTINGS: &str = "max_length: 64";
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "tables, licence: x, read: {csv: {path: ROOT/notes/**/*.csv.gz, text: note}}",
     "lines, licence: x, read: {json_lines: {path: ROOT/lines/part-?.jsonl.zst, text: text}}",
     "archive, licence: x, read: {text_files: {path: ROOT/all.tar.gz, members: '**/*.txt'}}",
     "columns, licence: x, read: {parquet: {path: ROOT/rows.parquet, text: note}}",
     "talk, licence: x, read: {text_grid: {path: 'ROOT/talks/*-{speaker}.TextGrid', \
      speakers: {a: 'A: ', b: 'B: '}}}",
+    "streaming, licence: x, read: {mds: {path: 'ROOT/mds/*/train', text: note}}",
 ];
 
 const GRID: &str = "File type = \"ooTextFile\"\nObject class = \"TextGrid\"\n\n0\n2\n<exists>\n1\n\
@@ -101,7 +103,7 @@ fn tar() -> Vec<u8> {
 }
 
 /// The inputs by name; one is larger than a few of the parts that an object is read in.
-fn inputs() -> Vec<(&'static str, Vec<u8>)> {
+fn inputs() -> Vec<(String, Vec<u8>)> {
     let csv = |from: u32| {
         let rows = (from..from + 40).map(|number| format!("{number},\"{}\"\n", note(number)));
         gz(format!("id,note\n{}", rows.collect::<String>()).as_bytes())
@@ -110,7 +112,7 @@ fn inputs() -> Vec<(&'static str, Vec<u8>)> {
         let rows = (from..from + 40).map(|number| format!("{{\"text\": \"{}\"}}\n", note(number)));
         zstd::encode_all(rows.collect::<String>().as_bytes(), 1).unwrap()
     };
-    vec![
+    let inputs = [
         ("notes/2024/b.csv.gz", csv(0)),
         ("notes/2024.old/a.csv.gz", csv(40)),
         ("notes/c.csv.gz", csv(80)),
@@ -127,7 +129,27 @@ fn inputs() -> Vec<(&'static str, Vec<u8>)> {
             "talks/1-b.TextGrid",
             GRID.replace("WORDS", "second").into_bytes(),
         ),
-    ]
+    ];
+    let mut inputs: Vec<(String, Vec<u8>)> = inputs
+        .into_iter()
+        .map(|(name, bytes)| (name.to_owned(), bytes))
+        .collect();
+    inputs.extend(mds("mds/2023/train", None, 800));
+    inputs.extend(mds("mds/2024/train", Some("zstd"), 900));
+    inputs.extend(mds("mds/2024/eval", None, 1000));
+    inputs
+}
+
+/// A directory of three shards of notes.
+fn mds(folder: &str, compression: Option<&'static str>, from: u32) -> Vec<(String, Vec<u8>)> {
+    let mut writing = Writing::plain(&[("note", "str", None)]);
+    writing.compression = compression;
+    writing.hashes = vec!["xxh64"];
+    let sample = |number: u32| writing.sample(&[note(from + number).into()]);
+    let shards: Vec<Vec<Vec<u8>>> = (0..3)
+        .map(|shard| (shard * 20..shard * 20 + 20).map(sample).collect())
+        .collect();
+    writing.directory(folder, &shards)
 }
 
 fn cohort_prepare(workspace: &Workspace, server: &S3Server) -> Ended {
@@ -150,8 +172,8 @@ fn objects_come_to_the_shards_of_files_also_from_a_bad_store() {
     let store = server.store("inputs");
     let local = Workspace::new(SETTINGS, &sources(""));
     for (name, bytes) in inputs() {
-        local.write(name, &bytes);
-        wait_for(store.put_large(name, bytes.into())).unwrap();
+        local.write(&name, &bytes);
+        wait_for(store.put_large(&name, bytes.into())).unwrap();
     }
     cohort_prepare(&local, &server).good();
     let faults = Faults {
@@ -194,25 +216,39 @@ fn by_address(folder: &Path, read: &str) -> Workspace {
 
 #[test]
 fn an_object_that_changes_while_it_is_read_is_refused() {
-    for (name, read, bytes) in [
+    let one = |name: &str, bytes| vec![(name.to_owned(), bytes)];
+    for (read, changed, files) in [
         (
-            "a.csv.gz",
             "csv: {path: ROOT/*.gz, text: note}",
-            gz(b"note\nx\n"),
+            "a.csv.gz",
+            one("a.csv.gz", gz(b"note\nx\n")),
         ),
         (
-            "a.parquet",
             "parquet: {path: ROOT/a.parquet, text: note}",
-            parquet(),
+            "a.parquet",
+            one("a.parquet", parquet()),
+        ),
+        (
+            "mds: {path: ROOT/m, text: note}",
+            "m/shard.00000.mds",
+            mds("m", None, 0),
+        ),
+        (
+            "mds: {path: ROOT/m, text: note}",
+            "m/index.json",
+            mds("m", None, 0),
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        fs::write(&path, &bytes).unwrap();
+        fs::create_dir(folder.path().join("m")).unwrap();
+        for (name, bytes) in &files {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
         let workspace = by_address(folder.path(), read);
         let config = workspace.config();
         let jobs = prepare::find_inputs(&config, folder.path()).unwrap();
-        let mut longer = bytes.clone();
+        let path = folder.path().join(changed);
+        let mut longer = fs::read(&path).unwrap();
         longer.push(0);
         fs::write(&path, &longer).unwrap();
         let error = jobs[0].documents(&Arc::default()).next().unwrap().err();
@@ -221,7 +257,7 @@ fn an_object_that_changes_while_it_is_read_is_refused() {
             error.contains("has changed since it was first looked at"),
             "{error}"
         );
-        assert!(error.contains(name), "{error}");
+        assert!(error.contains(changed), "{error}");
     }
 }
 

@@ -16,7 +16,7 @@ mod encodings;
 mod hostile;
 mod limits;
 mod markup;
-mod mds;
+pub mod mds;
 mod sentences;
 mod speech;
 mod tables;
@@ -29,10 +29,14 @@ fn texts(read: &str, files: Files<'_>) -> Result<Vec<String>, String> {
     documents(read, files).map(|documents| documents.into_iter().map(|(_, text)| text).collect())
 }
 
-/// The documents of a source: where they stand and their texts.
+/// The documents of a source: where they stand and their texts. `ROOT` in `read` is the address of
+/// the folder of the files.
 fn documents(read: &str, files: Files<'_>) -> Result<Vec<(String, String)>, String> {
+    let workspace = Workspace::new("max_length: 64", "");
+    let root = format!("file://{}", workspace.folder.path().display());
+    let read = read.replace("ROOT", &root);
     let source = format!("  - {{id: notes, licence: x, read: {{{read}}}}}");
-    let workspace = Workspace::new("max_length: 64", &source);
+    workspace.configure("max_length: 64", &source);
     for (name, bytes) in files {
         workspace.write(name, bytes);
     }

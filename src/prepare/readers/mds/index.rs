@@ -1,20 +1,21 @@
 //! `index.json` of an MDS directory: which shards there are, and what stands in them.
 //!
-//! An index may name shards in folders below its own, as one that was merged from several does, and
+//! The directory is a folder, or the address of one. An index may name shards in folders below its own, as one that was merged from several does, and
 //! nothing outside. A shard may be there compressed, as it was written, or decompressed since.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow};
 use serde::Deserialize;
 
+use crate::prepare::compression::{self, ReadCounts};
 use crate::prepare::config::readers::MdsConfig;
-use crate::prepare::inputs::{self, InputFile, NothingThere, Places};
-use crate::prepare::objects::is_object;
+use crate::prepare::fault::file_error;
+use crate::prepare::inputs::{InputFile, NothingThere, Places};
 
 pub const INDEX_FILE: &str = "index.json";
 /// Some hundred thousand shards.
@@ -26,6 +27,7 @@ const COMPRESSIONS: [&str; 2] = ["zstd", "gz"];
 /// A shard as the index tells of it.
 pub struct Shard {
     pub path: Arc<Path>,
+    pub file: InputFile,
     /// Whether the file is compressed.
     pub packed: bool,
     /// Length without compression, and hashes of that, by their names.
@@ -79,16 +81,13 @@ struct Stored {
 /// As for a pattern; an index that is none, and shards that are missing or of another size than it
 /// says, or that two indexes name: that of a folder, and one that was merged from several.
 pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFile>> {
-    ensure!(
-        !is_object(&config.path),
-        "MDS directories are read from folders, not from {}\n  \
-         hint: copy the directory, and name the copy",
-        config.path.display()
-    );
     let mut files = Vec::new();
     let mut owners: BTreeMap<Arc<Path>, PathBuf> = BTreeMap::new();
-    for index in inputs::expand(&places.resolve(&config.path).join(INDEX_FILE))? {
-        let shards = read(&index.path)?;
+    for index in places.expand(&places.resolve(&config.path).join(INDEX_FILE))? {
+        let folder = places.folder(folder_of(&index.path))?;
+        let counts = Arc::<ReadCounts>::default();
+        counts.know(slice::from_ref(&index));
+        let shards = read(&index.path, &counts, |path| folder.file(path))?;
         let path = index.path.clone();
         files.push(index);
         for shard in shards {
@@ -101,19 +100,23 @@ pub fn find_files(config: &MdsConfig, places: &Places<'_>) -> Result<Vec<InputFi
                     path.display()
                 ));
             }
-            files.push(inputs::literal(&shard.path).map_err(NothingThere::in_part)?);
+            files.push(shard.file);
         }
     }
     Ok(files)
 }
 
-/// The shards of one index, in its order.
-pub fn read(path: &Path) -> Result<Vec<Shard>> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+/// The shards of one index, in its order; `find` gives the file at a path.
+pub fn read(
+    path: &Path,
+    counts: &Arc<ReadCounts>,
+    find: impl Fn(&Path) -> Result<InputFile>,
+) -> Result<Vec<Shard>> {
     let mut json = Vec::new();
-    file.take(INDEX_BYTES_MAX + 1)
+    compression::open_stored(path, counts)?
+        .take(INDEX_BYTES_MAX + 1)
         .read_to_end(&mut json)
-        .with_context(|| format!("cannot read {}", path.display()))?;
+        .map_err(|error| file_error(path, &error))?;
     if json.len() as u64 > INDEX_BYTES_MAX {
         return Err(damaged(path));
     }
@@ -130,7 +133,7 @@ pub fn read(path: &Path) -> Result<Vec<Shard>> {
     let mut seen = BTreeSet::new();
     let mut shards = Vec::new();
     for (number, entry) in index.shards.into_iter().enumerate() {
-        let shard = shard(path, entry).with_context(|| place(path, number))?;
+        let shard = shard(path, entry, &find).with_context(|| place(path, number))?;
         if !seen.insert(Arc::clone(&shard.path)) {
             return Err(anyhow!(
                 "{}: named twice\n  hint: merge the indexes of the folders anew",
@@ -142,26 +145,24 @@ pub fn read(path: &Path) -> Result<Vec<Shard>> {
     Ok(shards)
 }
 
-fn shard(index: &Path, entry: Entry) -> Result<Shard> {
+fn shard(index: &Path, entry: Entry, find: &impl Fn(&Path) -> Result<InputFile>) -> Result<Shard> {
     if entry.format != "mds" || entry.version != VERSION {
         return Err(anyhow!(
             "not of the format MDS, version {VERSION}\n  hint: read directories of CSV or JSON \
              shards with `csv` or `json_lines`"
         ));
     }
-    let folder = index.parent().unwrap_or(Path::new(""));
-    let packed = entry.zip_data.as_ref();
-    let (stored, is_packed) = match packed {
-        Some(packed) if !folder.join(inside(&entry.raw_data)?).exists() => (packed, true),
-        _ => (&entry.raw_data, false),
+    let find = |stored: &Stored| find(&folder_of(index).join(inside(stored)?));
+    let (stored, is_packed, found) = match (find(&entry.raw_data), &entry.zip_data) {
+        (Err(error), Some(packed)) if error.is::<NothingThere>() => (packed, true, find(packed)),
+        (found, _) => (&entry.raw_data, false, found),
     };
-    let path = folder.join(inside(stored)?);
-    let found = inputs::literal(&path).map_err(NothingThere::in_part)?;
-    if found.bytes != stored.bytes {
+    let file = found.map_err(NothingThere::in_part)?;
+    if file.bytes != stored.bytes {
         return Err(anyhow!(
             "{} has {} bytes, where the index says {}\n  hint: copy the shard again",
-            path.display(),
-            found.bytes,
+            file.path.display(),
+            file.bytes,
             stored.bytes
         ));
     }
@@ -171,7 +172,7 @@ fn shard(index: &Path, entry: Entry) -> Result<Shard> {
         return Err(anyhow!(
             "{} is compressed in a way that is not read\n  hint: decompress the shards, or write \
              the directory anew with zstd",
-            path.display()
+            file.path.display()
         ));
     }
     let (names, encodings) = (entry.column_names, entry.column_encodings);
@@ -185,13 +186,18 @@ fn shard(index: &Path, entry: Entry) -> Result<Shard> {
         bytes,
     });
     Ok(Shard {
-        path: path.into(),
+        path: file.path.as_path().into(),
+        file,
         packed: is_packed,
         bytes: entry.raw_data.bytes,
         hashes: entry.raw_data.hashes,
         samples: entry.samples,
         columns: columns.collect(),
     })
+}
+
+fn folder_of(index: &Path) -> &Path {
+    index.parent().unwrap_or(Path::new(""))
 }
 
 /// A file's name, if it leads to no other folder than one below.

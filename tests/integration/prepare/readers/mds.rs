@@ -13,20 +13,35 @@ use crate::prepare::{Workspace, only_source, synthetic};
 use crate::support::python;
 use fixture::{Column, IDS, Writing, array, flat};
 
-mod fixture;
+pub mod fixture;
 
 const READ: &str = "mds: {path: m}";
 const WAYS: [&str; 9] = [
     "plain", "hashed", "zstd", "gz", "fixed", "wide", "untyped", "merged", "texts",
 ];
 
-/// The documents of a directory, or why there are none; `read` names the folder `m`.
+/// The documents of a directory, or why there are none; `read` names the folder `m`. They are the
+/// same by the address of the folder.
 fn read(read: &str, files: &[(String, Vec<u8>)]) -> Result<Vec<String>, String> {
     let files: Vec<(&str, Vec<u8>)> = files
         .iter()
         .map(|(name, bytes)| (name.as_str(), bytes.clone()))
         .collect();
-    texts(read, &files)
+    let by_path = texts(read, &files);
+    let read = read.replace("path: m", "path: ROOT/m");
+    let by_address = texts(&read.replace("path: \"", "path: \"ROOT/"), &files);
+    match (&by_path, &by_address) {
+        (Ok(by_path), Ok(by_address)) => assert_eq!(by_path, by_address),
+        (Err(by_path), Err(by_address)) => {
+            let what = |error: &str| {
+                let what = error.split_once('\n').map_or(error, |(what, _)| what);
+                what.replace("file://", "").replace("no object", "no file")
+            };
+            assert_eq!(what(by_path), what(by_address));
+        }
+        _ => panic!("by path {by_path:?}, by address {by_address:?}"),
+    }
+    by_path
 }
 
 #[track_caller]
