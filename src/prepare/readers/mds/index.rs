@@ -1,7 +1,8 @@
 //! `index.json` of an MDS directory: which shards there are, and what stands in them.
 //!
-//! The directory is a folder, or the address of one. An index may name shards in folders below its own, as one that was merged from several does, and
-//! nothing outside. A shard may be there compressed, as it was written, or decompressed since.
+//! The directory is a folder, or the address of one. An index may name shards in folders below its
+//! own, as one that was merged from several does, and nothing outside. A shard may be there
+//! compressed, as it was written, or decompressed since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
