@@ -83,6 +83,9 @@ pub struct RunConfig {
     #[garde(dive)]
     pub evaluation: EvaluationSettings,
     #[serde(default)]
+    #[garde(custom(check_min_ranks(&self.ranks)), dive)]
+    pub recovery: RecoverySettings,
+    #[serde(default)]
     #[garde(dive)]
     pub timeouts: Timeouts,
 }
@@ -170,6 +173,31 @@ impl Default for CheckpointSettings {
     }
 }
 
+/// How the run goes on when ranks are lost.
+#[derive(Clone, Debug, Serialize, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecoverySettings {
+    /// The fewest ranks that train; with fewer the run waits for more.
+    #[garde(range(min = 1, max = 4096))]
+    pub min_ranks: u32,
+    /// How often in a row a process may die soon after its start before it is given up.
+    #[garde(range(min = 1))]
+    pub restarts_max: u32,
+    /// Steps between two comparisons of the weights of all ranks.
+    #[garde(range(min = 1))]
+    pub compare_every_steps: u64,
+}
+
+impl Default for RecoverySettings {
+    fn default() -> Self {
+        Self {
+            min_ranks: 1,
+            restarts_max: 10,
+            compare_every_steps: 200,
+        }
+    }
+}
+
 /// How long to wait before a wait becomes a named failure.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
@@ -182,6 +210,10 @@ pub struct Timeouts {
     #[serde(with = "humantime_serde")]
     #[garde(skip)]
     pub collective: Duration,
+    /// For the coordinator to come back, while the ranks step on without it.
+    #[serde(with = "humantime_serde")]
+    #[garde(skip)]
+    pub coordinator: Duration,
 }
 
 impl Default for Timeouts {
@@ -189,6 +221,7 @@ impl Default for Timeouts {
         Self {
             gather: Duration::from_mins(5),
             collective: Duration::from_mins(10),
+            coordinator: Duration::from_mins(10),
         }
     }
 }
@@ -238,6 +271,18 @@ fn check_names(phases: &[PhaseSettings], (): &()) -> garde::Result {
             "the name \"{name}\" is used twice"
         ))),
         None => Ok(()),
+    }
+}
+
+fn check_min_ranks(ranks: &u32) -> impl Fn(&RecoverySettings, &()) -> garde::Result + '_ {
+    move |recovery, ()| {
+        if recovery.min_ranks <= *ranks {
+            return Ok(());
+        }
+        let least = recovery.min_ranks;
+        Err(garde::Error::new(format!(
+            "min_ranks is {least}, but the run has only {ranks} ranks"
+        )))
     }
 }
 

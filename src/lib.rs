@@ -7,7 +7,7 @@
 //! - edges: [`telemetry`], [`store`], [`wire`], [`torch`]
 //! - work: [`collective`], [`model`], [`data`], [`prepare`], [`evaluate`], [`train`]
 //! - compose: [`config`], [`preflight`]
-//! - shells: [`coordinator`], [`worker`]
+//! - shells: [`coordinator`], [`worker`], [`supervisor`]
 //! - entry: [`cli`]
 
 pub mod cli;
@@ -24,6 +24,7 @@ pub mod preflight;
 pub mod prepare;
 pub mod run;
 pub mod store;
+pub mod supervisor;
 pub mod telemetry;
 pub mod torch;
 pub mod train;

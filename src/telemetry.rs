@@ -14,8 +14,10 @@ use crate::run::command::CommandRecord;
 use crate::run::schedule::PhaseKind;
 use crate::run::state::{Member, RunState, Stage};
 
+pub mod pulse;
+
 /// One line of `metrics.jsonl`: what one step did. Two runs of the same seed agree in every field
-/// above `seconds`; it and the fields below are measurements.
+/// above `seconds`; it and the fields below are measurements, or say who took the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     pub step: Step,
@@ -46,9 +48,9 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Tokens of this step by source.
     pub sources: BTreeMap<String, u64>,
+    pub seconds: f64,
     pub ranks: u32,
     pub generation: Generation,
-    pub seconds: f64,
     pub tokens_per_second: f64,
     pub data_wait_fraction: f64,
     pub collective_fraction: f64,

@@ -4,14 +4,15 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use tracing::info;
+use tracing::debug;
 
 use crate::cli::ledger::withdraw::withdraw;
 use crate::diagnosis;
 use crate::ids::Step;
 use crate::run::command::CommandKind;
+use crate::supervisor;
 use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
@@ -75,6 +76,12 @@ enum Subcommands {
     Coordinate {
         /// The run's YAML.
         run: PathBuf,
+        /// The checkpoint that a new run grows from.
+        #[arg(long, hide = true)]
+        branch: Option<String>,
+        /// Watched by the process that started it, which prints the result.
+        #[arg(long, hide = true)]
+        managed: bool,
     },
     /// Run ranks for a coordinator.
     Work(WorkArguments),
@@ -175,7 +182,8 @@ struct WorkArguments {
     /// Local ranks to run.
     #[arg(long, default_value_t = 1)]
     ranks: u32,
-    /// Leave errors to the coordinator, which gets them too: for ranks that `cohort train` starts.
+    /// One rank in this process, watched by the process that started it. Errors are left to the
+    /// coordinator, which gets them too.
     #[arg(long, hide = true)]
     managed: bool,
 }
@@ -197,26 +205,21 @@ pub fn main() -> ExitCode {
         LogFormat::Text
     };
     telemetry::start_logging(format, &cli.log);
-    let is_rank = matches!(cli.command, Subcommands::Work(_));
     let Err(error) = run(cli.command) else {
         return ExitCode::SUCCESS;
     };
     if error.is::<Reported>() {
-        info!("{error:#}");
+        debug!("{error:#}");
     } else {
         // Nothing is left to tell when stderr is gone.
         let _ = writeln!(std::io::stderr(), "error: {}", diagnosis::describe(&error));
-    }
-    if is_rank {
-        // Its compute thread may be inside an operation.
-        process::leave(1);
     }
     ExitCode::FAILURE
 }
 
 /// An error that somebody else tells the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("reported to the coordinator")]
+#[error("reported by another process")]
 struct Reported;
 
 fn run(command: Subcommands) -> Result<()> {
@@ -231,16 +234,19 @@ fn run(command: Subcommands) -> Result<()> {
             &arguments.run,
             arguments.from_decayed,
         )),
-        Subcommands::Coordinate { run } => block_on(train::coordinate(&run)),
+        Subcommands::Coordinate {
+            run,
+            branch,
+            managed,
+        } => {
+            let branch = branch.map(|branch| branch.parse()).transpose();
+            let branch = branch.map_err(|error| anyhow!("{error}"))?;
+            let how = train::Coordination { branch, managed };
+            block_on(train::coordinate(&run, how))
+        }
+        Subcommands::Work(arguments) if arguments.managed => work_managed(&arguments.coordinator),
         Subcommands::Work(arguments) => {
-            let worked = block_on(train::work(&arguments.coordinator, arguments.ranks));
-            worked.map_err(|error| {
-                if arguments.managed {
-                    error.context(Reported)
-                } else {
-                    error
-                }
-            })
+            block_on(train::work(&arguments.coordinator, arguments.ranks))
         }
         Subcommands::Status { run, json } => block_on(operate::status(&run.run, json)),
         Subcommands::Decay { run, tokens } => command_to(&run, CommandKind::Decay { tokens }),
@@ -278,6 +284,16 @@ fn run(command: Subcommands) -> Result<()> {
         } => look::fill_mask_json(&checkpoint, &text, top),
         Subcommands::Quickstart { folder } => block_on(quickstart::quickstart(&folder)),
     }
+}
+
+fn work_managed(coordinator: &str) -> ! {
+    let worked = block_on(train::work_managed(coordinator));
+    let code = worked.unwrap_or_else(|error| {
+        debug!("{error:#}");
+        supervisor::FAILED_CODE
+    });
+    // The compute thread may be inside an operation.
+    process::leave(i32::from(code))
 }
 
 fn command_to(run: &RunArgument, kind: CommandKind) -> Result<()> {

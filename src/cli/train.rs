@@ -1,15 +1,21 @@
-//! Starting processes: the coordinator with local ranks, the coordinator alone, ranks alone.
+//! Starting processes: the coordinator with local ranks, the coordinator alone, ranks alone. All of
+//! them run under a supervisor, which is this process.
 
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::process::{Child, Command};
+use futures::FutureExt;
+use futures::future::ready;
+use rustix::process::Signal;
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::cli::{display, ledger, say};
+use crate::cli::{Reported, display, ledger, say};
 use crate::config::RunConfig;
 use crate::coordinator::{Commands, Coordinator};
 use crate::run::command::CommandKind;
@@ -18,61 +24,153 @@ use crate::store::Store;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::settings::StoreSettings;
+use crate::supervisor::{self, Charge, Outcome, Said};
+use crate::wire;
 use crate::worker;
+use crate::worker::state::Exit;
 
-/// Runs the coordinator in this process and each rank in one of its own.
+/// How long ranks may take to end once the run is over.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Starts in a row of a process that dies soon.
+const STARTS_MAX: u32 = 10;
+
+/// Runs the coordinator and each rank in a process of its own.
 pub(super) async fn train(run: &Path, branch: Option<CheckpointAddress>) -> Result<()> {
-    let (config, yaml) = read(run)?;
-    let coordinator = Coordinator::start(config.clone(), yaml, branch).await?;
-    let commands = coordinator.commands();
+    let (config, _) = read(run)?;
+    let (coordinator, mut said) = watch::channel(Said::default());
+    let mut coordinating = tokio::spawn(keep_coordinator(
+        run.to_owned(),
+        branch,
+        coordinator,
+        config.recovery.restarts_max,
+    ));
+    let signals = tokio::spawn(pass_on_signals(said.clone()));
+    let listening = said.wait_for(|said| said.url.is_some());
+    let outcome = tokio::select! {
+        // Where it ends before it listens, it has said why.
+        Ok(_) = listening => None,
+        outcome = &mut coordinating => Some(outcome??),
+    };
     let mut ranks = JoinSet::new();
-    for _ in 0..config.ranks {
-        let mut child = spawn_rank(coordinator.url())?;
-        ranks.spawn(async move { child.wait().await });
-    }
-    let watching = tokio::spawn(display::follow(coordinator.status()));
-    let signals = tokio::spawn(stop_on_signal(commands.clone()));
-    let deaths = tokio::spawn(watch_ranks(ranks, commands));
-    let outcome = coordinator.run().await;
+    let outcome = if let Some(outcome) = outcome {
+        outcome
+    } else {
+        for _ in 0..config.ranks {
+            ranks.spawn(keep_rank(said.clone(), config.recovery.restarts_max));
+        }
+        tokio::select! {
+            outcome = coordinating => outcome??,
+            error = ranks_given_up(&mut ranks, &said) => return Err(error),
+        }
+    };
     signals.abort();
-    // The ranks have been told; what they still do is to hang up.
-    deaths.await.context("the ranks' watcher broke")?;
-    watching.await.context("the display broke")?;
-    outcome?;
-    display::result(&config).await
-}
-
-/// Reports a rank that ends before it could join; the coordinator sees later deaths itself.
-async fn watch_ranks(mut ranks: JoinSet<std::io::Result<ExitStatus>>, commands: Commands) {
-    while let Some(ended) = ranks.join_next().await {
-        let problem = match ended {
-            Ok(Ok(status)) if status.success() => continue,
-            Ok(Ok(status)) => format!("a rank's process ended: {status}"),
-            Ok(Err(error)) => format!("a rank's process is lost: {error}"),
-            Err(error) => format!("a rank's process is lost: {error}"),
-        };
-        // A run that is over does not listen any more.
-        let _ = commands.fail(problem).await;
+    // They have been told; what they still do is to hang up.
+    let farewell = async { while ranks.join_next().await.is_some() {} };
+    if timeout(FAREWELL_TIMEOUT, farewell).await.is_err() {
+        info!("ranks that did not end in time are killed");
+    }
+    drop(ranks);
+    match outcome {
+        Outcome::Done => display::result(&config).await,
+        Outcome::Failed => Err(Reported.into()),
+        Outcome::GivenUp => bail!(
+            "the coordinator died {} times in a row\n  hint: its log says why; start the run again",
+            config.recovery.restarts_max
+        ),
     }
 }
 
-fn spawn_rank(coordinator: &str) -> Result<Child> {
+async fn keep_coordinator(
+    run: std::path::PathBuf,
+    branch: Option<CheckpointAddress>,
+    said: watch::Sender<Said>,
+    starts_max: u32,
+) -> Result<Outcome> {
+    let command = || {
+        let command = this_program().map(|mut command| {
+            command.args(["coordinate", "--managed"]).arg(&run);
+            if let Some(branch) = &branch {
+                command.args(["--branch", &branch.to_string()]);
+            }
+            command
+        });
+        ready(command).boxed()
+    };
+    let charge = Charge {
+        name: "the coordinator",
+        command: &command,
+        starts_max,
+        said,
+    };
+    supervisor::keep(charge).await
+}
+
+async fn keep_rank(coordinator: watch::Receiver<Said>, starts_max: u32) -> Result<Outcome> {
+    let command = || {
+        let mut coordinator = coordinator.clone();
+        async move {
+            // It may be about to be started again.
+            let said = coordinator.wait_for(|said| said.url.is_some()).await;
+            let url = said.context("the coordinator is given up")?.url.clone();
+            let mut command = this_program()?;
+            command.args(["work", "--managed", "--log", "warn", "--coordinator"]);
+            command.arg(url.unwrap_or_default());
+            Ok(command)
+        }
+        .boxed()
+    };
+    let charge = Charge {
+        name: "a rank",
+        command: &command,
+        starts_max,
+        said: watch::Sender::default(),
+    };
+    supervisor::keep(charge).await
+}
+
+fn this_program() -> Result<Command> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    Command::new(&program)
-        .args([
-            "work",
-            "--managed",
-            "--coordinator",
-            coordinator,
-            "--log",
-            "warn",
-        ])
-        .stdin(Stdio::null())
-        // Ctrl-C is for the coordinator, which stops the ranks in order.
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start a rank ({})", program.display()))
+    Ok(Command::new(program))
+}
+
+/// Waits until no rank is kept any more, and tells the coordinator, which would wait for ranks that
+/// never come.
+async fn ranks_given_up(
+    ranks: &mut JoinSet<Result<Outcome>>,
+    coordinator: &watch::Receiver<Said>,
+) -> anyhow::Error {
+    let mut error = None;
+    while let Some(ended) = ranks.join_next().await {
+        match ended {
+            Ok(Ok(Outcome::GivenUp)) => error = Some("the ranks died too often".to_owned()),
+            Ok(Ok(Outcome::Done | Outcome::Failed)) => {}
+            Ok(Err(failed)) => error = Some(format!("{failed:#}")),
+            Err(failed) => error = Some(failed.to_string()),
+        }
+    }
+    let Some(error) = error else {
+        // They ended because the run does.
+        return std::future::pending().await;
+    };
+    let url = coordinator.borrow().url.clone().unwrap_or_default();
+    if let Err(failed) = wire::give_up(&url, &error).await {
+        return anyhow!("{error}, and the coordinator cannot be told: {failed:#}");
+    }
+    std::future::pending().await
+}
+
+/// Passes Ctrl-C and SIGTERM on to the coordinator, which stops the ranks in order.
+async fn pass_on_signals(mut coordinator: watch::Receiver<Said>) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        let listening = coordinator.wait_for(|said| said.url.is_some()).await?;
+        supervisor::signal(&listening, Signal::TERM);
+    }
 }
 
 /// Turns Ctrl-C and SIGTERM into a stop: the ranks take a checkpoint and end.
@@ -94,13 +192,32 @@ async fn stop_on_signal(commands: Commands) -> Result<()> {
     }
 }
 
-/// Runs the coordinator alone; its address is the only line on stdout.
-pub(super) async fn coordinate(run: &Path) -> Result<()> {
+/// How a coordinator is started.
+pub(super) struct Coordination {
+    pub(super) branch: Option<CheckpointAddress>,
+    /// Under a supervisor, which shows the result.
+    pub(super) managed: bool,
+}
+
+/// Runs the coordinator alone; by hand, its address is the first line on stdout.
+pub(super) async fn coordinate(run: &Path, how: Coordination) -> Result<()> {
     let (config, yaml) = read(run)?;
-    let coordinator = Coordinator::start(config.clone(), yaml, None).await?;
-    say(coordinator.url())?;
+    let coordinator = Coordinator::start(config.clone(), yaml, how.branch).await?;
+    let url = coordinator.url().to_owned();
     let watching = tokio::spawn(display::follow(coordinator.status()));
     let signals = tokio::spawn(stop_on_signal(coordinator.commands()));
+    if how.managed {
+        let outcome = tokio::select! {
+            outcome = coordinator.run() => outcome,
+            () = supervisor::live(Some(&url)) => {
+                bail!("the process that started this coordinator is gone")
+            }
+        };
+        signals.abort();
+        watching.await.context("the display broke")?;
+        return outcome;
+    }
+    say(&url)?;
     let outcome = coordinator.run().await;
     signals.abort();
     watching.await.context("the display broke")?;
@@ -108,21 +225,48 @@ pub(super) async fn coordinate(run: &Path) -> Result<()> {
     display::result(&config).await
 }
 
-/// Runs one rank in this process, or several in processes of their own.
-pub(super) async fn work(coordinator: &str, ranks: u32) -> Result<()> {
-    if ranks == 1 {
-        return worker::work(coordinator).await;
-    }
-    let mut children = JoinSet::new();
-    for _ in 0..ranks {
-        let mut child = spawn_rank(coordinator)?;
-        children.spawn(async move { child.wait().await });
-    }
-    while let Some(ended) = children.join_next().await {
-        let status = ended?.context("a rank's process is lost")?;
-        if !status.success() {
-            bail!("a rank's process ended: {status}\n  hint: the coordinator's log says why");
+/// Runs one rank in this process, which a supervisor watches. The code that it is left with.
+pub(super) async fn work_managed(coordinator: &str) -> Result<u8> {
+    let exit = tokio::select! {
+        exit = worker::work(coordinator) => exit?,
+        () = supervisor::live(None) => return Err(anyhow!("the supervisor is gone")),
+    };
+    match exit {
+        Exit::Dismissed { reason } => {
+            info!(reason, "good-bye");
+            Ok(0)
         }
+        Exit::Restart { reason } => {
+            info!(reason, "this process gives way to another");
+            Ok(supervisor::RESTART_CODE)
+        }
+        Exit::Failed { error } => Err(anyhow!(error)),
+    }
+}
+
+/// Runs ranks in processes of their own, and keeps them running.
+pub(super) async fn work(coordinator: &str, ranks: u32) -> Result<()> {
+    let (said, place) = watch::channel(Said {
+        url: Some(coordinator.to_owned()),
+        ..Said::default()
+    });
+    let mut kept = JoinSet::new();
+    for _ in 0..ranks {
+        kept.spawn(keep_rank(place.clone(), STARTS_MAX));
+    }
+    let mut outcomes = Vec::new();
+    while let Some(ended) = kept.join_next().await {
+        outcomes.push(ended.context("a rank's supervisor is lost")??);
+    }
+    drop(said);
+    if outcomes.contains(&Outcome::GivenUp) {
+        bail!(
+            "a rank could not be kept running\n  \
+             hint: look whether a coordinator answers at {coordinator}; its log says more"
+        );
+    }
+    if outcomes.contains(&Outcome::Failed) {
+        bail!("a rank failed\n  hint: the coordinator's log says why");
     }
     Ok(())
 }

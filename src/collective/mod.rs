@@ -11,6 +11,7 @@
 
 pub mod gloo;
 pub mod solo;
+pub mod watched;
 
 use std::fmt;
 use std::sync::Arc;

@@ -13,17 +13,17 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::coordinator::claim::Claim;
-use crate::coordinator::journal;
+use crate::coordinator::journal::{Fenced, Writer};
 use crate::coordinator::message::Message;
-use crate::ids::{CommandId, Epoch, Step};
-use crate::run::command::{CommandKind, CommandRecord, CommandStage};
+use crate::ids::{Epoch, Generation, Step};
+use crate::run::event::Entry;
 use crate::run::state::Millis;
-use crate::store::checkpoint::Checkpoints;
+use crate::store::checkpoint::{Checkpoints, Published};
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
 use crate::store::retention::{Retention, Summary};
-use crate::store::{Store, layout};
-use crate::telemetry::Evaluation;
+use crate::store::{Store, epoch, layout};
+use crate::telemetry::{Evaluation, StepMetrics};
 
 /// Checkpoints that may wait for their publication.
 const PUBLISH_MAX: usize = 4;
@@ -35,11 +35,12 @@ pub(super) struct Archive {
     epoch: Epoch,
     metrics: Lines,
     evaluations: Lines,
-    /// The newest record of every command that the run has seen, by id.
-    commands: Vec<CommandRecord>,
-    journal_entries: u64,
-    /// The newest step whose line is in `metrics`.
+    journal: Writer,
+    /// The newest step whose line is in `metrics`, and the generation that took it.
     last_step: Step,
+    last_generation: Generation,
+    /// The newest step whose line is in the store.
+    stored_step: Step,
     /// Checkpoints whose step's line has not come yet.
     early: Vec<CheckpointManifest>,
     flushed_at: Millis,
@@ -55,31 +56,30 @@ struct Lines {
 }
 
 impl Lines {
-    /// What an earlier life of the run left, without the steps that this one takes again.
-    async fn open(store: &Store, key: &'static str, resume_step: Step) -> Result<Self> {
+    /// What an earlier life of the run left.
+    async fn open(store: &Store, key: &'static str) -> Result<Self> {
         let text = match store.get(key).await {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(StoreError::NotFound { .. }) => String::new(),
             Err(error) => return Err(error.into()),
         };
-        let mut kept = String::with_capacity(text.len());
-        for line in text.lines() {
-            #[derive(serde::Deserialize)]
-            struct OfStep {
-                step: Step,
-            }
-            // A line torn by a crash is of a step that is taken again.
-            if serde_json::from_str::<OfStep>(line).is_ok_and(|line| line.step <= resume_step) {
-                kept.push_str(line);
-                kept.push('\n');
-            }
-        }
-        let dirty = kept != text;
-        Ok(Self {
+        let mut lines = Self {
             key,
-            text: kept,
-            dirty,
-        })
+            text,
+            dirty: false,
+        };
+        // A line torn by a crash is of a step that is taken again.
+        lines.remove(|line| step_of(line).is_none());
+        Ok(lines)
+    }
+
+    /// Takes out the steps after `step`.
+    fn cut(&mut self, step: Step) {
+        self.remove(|line| step_of(line).is_none_or(|found| found > step));
+    }
+
+    fn last(&self) -> Option<&str> {
+        self.text.lines().next_back()
     }
 
     fn push(&mut self, json: &str) {
@@ -90,7 +90,9 @@ impl Lines {
 
     fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
         let kept = self.text.lines().filter(|line| !unwanted(line));
-        self.text = kept.flat_map(|line| [line, "\n"]).collect();
+        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+        self.dirty |= kept != self.text;
+        self.text = kept;
     }
 
     async fn flush(&mut self, store: &Store) -> Result<()> {
@@ -113,22 +115,24 @@ impl Archive {
     ) -> Result<Self> {
         let store = claim.store.clone();
         store.put(layout::RUN_FILE, yaml.to_owned()).await?;
-        let mut metrics = Lines::open(&store, layout::METRICS_FILE, claim.resume_step()).await?;
-        let mut evaluations =
-            Lines::open(&store, layout::EVALUATIONS_FILE, claim.resume_step()).await?;
-        metrics.flush(&store).await?;
-        evaluations.flush(&store).await?;
-        let commands = journal::read(&store).await?;
+        let metrics = Lines::open(&store, layout::METRICS_FILE).await?;
+        let evaluations = Lines::open(&store, layout::EVALUATIONS_FILE).await?;
+        let last: Option<StepMetrics> = metrics
+            .last()
+            .and_then(|line| serde_json::from_str(line).ok());
+        let (last_step, last_generation) =
+            last.map_or_else(Default::default, |last| (last.step, last.generation));
         let (publish, manifests) = mpsc::channel(PUBLISH_MAX);
         let publisher = tokio::spawn(publish_all(claim.clone(), keep, manifests, core));
         Ok(Self {
+            journal: Writer::new(store.clone(), claim.epoch),
             store,
             epoch: claim.epoch,
             metrics,
             evaluations,
-            commands,
-            journal_entries: 0,
-            last_step: claim.resume_step(),
+            last_step,
+            last_generation,
+            stored_step: last_step,
             early: Vec::new(),
             flushed_at: Millis(0),
             publish,
@@ -136,32 +140,35 @@ impl Archive {
         })
     }
 
-    /// Commands of earlier lives that the ranks may have to apply again after `resume_step`: what a
-    /// checkpoint does not hold. Pauses and checkpoints die with the life that they were meant for.
-    pub(super) fn replay(&self, resume_step: Step) -> Vec<CommandRecord> {
-        let wanted = |record: &&CommandRecord| match (record.command.kind, &record.stage) {
-            (CommandKind::Decay { .. }, CommandStage::Applied { step }) => *step >= resume_step,
-            (CommandKind::Decay { .. }, CommandStage::Accepted) => true,
-            _ => false,
-        };
-        self.commands.iter().filter(wanted).cloned().collect()
+    /// Metrics up to this step are in the store.
+    pub(super) fn stored_step(&self) -> Step {
+        self.stored_step
     }
 
-    /// Above every command id that the run has seen.
-    pub(super) fn next_command(&self) -> CommandId {
-        CommandId(
-            self.commands
-                .iter()
-                .map(|record| record.command.id.0)
-                .max()
-                .unwrap_or(0)
-                + 1,
-        )
+    /// Takes out the steps after `step`, which are taken again.
+    pub(super) async fn cut(&mut self, step: Step) -> Result<()> {
+        self.metrics.cut(step);
+        self.evaluations.cut(step);
+        self.last_step = self.last_step.min(step);
+        self.early.clear();
+        self.evaluations.flush(&self.store).await?;
+        self.flush().await
     }
 
-    pub(super) async fn step(&mut self, step: Step, json: &str) -> Result<()> {
-        self.metrics.push(json);
+    /// Enters a step. One that a later generation took again replaces what was known of it and of
+    /// all after it; one that is told twice is known. True when it is new.
+    pub(super) async fn step(&mut self, metrics: &StepMetrics) -> Result<bool> {
+        let step = metrics.step;
+        if step <= self.last_step {
+            if metrics.generation <= self.last_generation {
+                return Ok(false);
+            }
+            self.metrics.cut(Step(step.0.saturating_sub(1)));
+            self.stored_step = self.stored_step.min(Step(step.0.saturating_sub(1)));
+        }
+        self.metrics.push(&serde_json::to_string(metrics)?);
         self.last_step = step;
+        self.last_generation = metrics.generation;
         let (due, early) = self
             .early
             .drain(..)
@@ -170,7 +177,7 @@ impl Archive {
         for manifest in due {
             self.publish(manifest).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// One line for each moment: a boundary that a resumed run passes again replaces its line.
@@ -184,14 +191,8 @@ impl Archive {
         self.evaluations.flush(&self.store).await
     }
 
-    pub(super) async fn journal(&mut self, record: &CommandRecord) -> Result<()> {
-        self.journal_entries += 1;
-        let key = layout::journal_entry(self.epoch, self.journal_entries);
-        self.store
-            .put_new(&key, serde_json::to_vec(record)?)
-            .await
-            .context("cannot write the run's journal")?;
-        Ok(())
+    pub(super) async fn journal(&mut self, entry: &Entry) -> Result<()> {
+        self.journal.write(entry).await
     }
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
@@ -201,7 +202,7 @@ impl Archive {
             self.early.push(manifest);
             return Ok(());
         }
-        self.metrics.flush(&self.store).await?;
+        self.flush().await?;
         self.publish
             .send(manifest)
             .await
@@ -211,18 +212,44 @@ impl Archive {
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
-            self.metrics.flush(&self.store).await?;
+            self.expect_newest().await?;
+            self.flush().await?;
         }
         Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.metrics.flush(&self.store).await?;
+        self.stored_step = self.last_step;
+        Ok(())
+    }
+
+    /// A coordinator that was taken over writes nothing over its successor's records.
+    async fn expect_newest(&self) -> Result<()> {
+        if epoch::is_newest(&self.store, self.epoch).await? {
+            return Ok(());
+        }
+        Err(Fenced { ours: self.epoch }.into())
     }
 
     /// Waits for the last publications and writes the last lines.
     pub(super) async fn close(mut self) -> Result<()> {
         drop(self.publish);
         let published = self.publisher.await.context("the publisher broke")?;
-        self.metrics.flush(&self.store).await?;
+        if epoch::is_newest(&self.store, self.epoch).await? {
+            self.metrics.flush(&self.store).await?;
+        }
         published
     }
+}
+
+fn step_of(line: &str) -> Option<Step> {
+    #[derive(serde::Deserialize)]
+    struct OfStep {
+        step: Step,
+    }
+    let line: OfStep = serde_json::from_str(line).ok()?;
+    Some(line.step)
 }
 
 async fn publish_all(
@@ -236,7 +263,12 @@ async fn publish_all(
         manifest.epoch = claim.epoch;
         manifest.parent.clone_from(&claim.parent);
         let step = manifest.step;
-        if let Err(error) = checkpoints.publish(&manifest).await {
+        let published = match checkpoints.publish(&manifest).await {
+            // By an earlier lead that was lost right after: it is whole, and of the same rows.
+            Err(CheckpointError::AlreadyPublished { .. }) => Ok(Published::Already),
+            published => published,
+        };
+        if let Err(error) = published {
             let error = format!("checkpoint {step} cannot be published: {error}");
             // The core may have ended; the error is then this task's result.
             let _ = core.try_send(Message::Broken {

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::config::RunConfig;
+use crate::coordinator::journal::{self, Journal};
 use crate::ids::{Epoch, Step};
+use crate::run::state::Past;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::epoch::{self, Claimant};
@@ -35,6 +37,22 @@ pub struct Address {
     pub since: String,
 }
 
+/// What a state begins from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// The checkpoint that the lead rank reads; none at the beginning of a run.
+    pub from: Option<CheckpointAddress>,
+    /// The ranks leave the checkpoint's phase for this run's first decay at once.
+    pub branch: bool,
+}
+
+impl Resume {
+    /// Steps taken by then, over the run's parents.
+    pub fn step(&self) -> Option<Step> {
+        self.from.as_ref().map(|checkpoint| checkpoint.step)
+    }
+}
+
 /// A run that this process coordinates.
 #[derive(Clone)]
 pub struct Claim {
@@ -42,10 +60,6 @@ pub struct Claim {
     pub store: Store,
     pub epoch: Epoch,
     pub url: String,
-    /// The checkpoint that the ranks continue from.
-    pub resume_from: Option<CheckpointAddress>,
-    /// The ranks leave the checkpoint's phase for this run's first decay at once.
-    pub branch: bool,
     /// The checkpoint that this run grew from.
     pub parent: Option<CheckpointAddress>,
 }
@@ -69,6 +83,7 @@ impl Claim {
             cohort_version: wire::VERSION.to_owned(),
         };
         let epoch = epoch::claim(&store, &claimant).await?.epoch;
+        journal::seal(&store, epoch).await?;
         let address = Address {
             url: url.to_owned(),
             epoch,
@@ -83,24 +98,42 @@ impl Claim {
             )
             .await?;
         let parent = branch_of(config, &store, branch).await?;
-        let resume_from = newest_checkpoint(&store).await?;
-        let branch = resume_from.is_none() && parent.is_some();
-        let resume_from = resume_from.or_else(|| parent.clone());
         Ok(Self {
             store,
             epoch,
             url: url.to_owned(),
-            resume_from,
-            branch,
             parent,
         })
     }
 
-    /// Steps already taken by the weights that the ranks continue from.
-    pub fn resume_step(&self) -> Step {
-        self.resume_from
-            .as_ref()
-            .map_or(Step(0), |checkpoint| checkpoint.step)
+    /// What ranks that hold no state have to go on from.
+    pub async fn resume(&self) -> Result<Resume> {
+        let newest = newest_checkpoint(&self.store).await?;
+        let branch = newest.is_none() && self.parent.is_some();
+        Ok(Resume {
+            from: newest.or_else(|| self.parent.clone()),
+            branch,
+        })
+    }
+
+    /// What the journal says of earlier lives of the run.
+    pub async fn past(&self) -> Result<Past> {
+        let Journal {
+            commands,
+            generation,
+            newest_generation,
+        } = journal::read(&self.store).await?;
+        let host = host_name();
+        let members = generation.iter().flat_map(|record| &record.members);
+        let gone = members
+            .filter(|each| each.host == host && !lives(each.process))
+            .map(|each| each.member);
+        Ok(Past {
+            gone: gone.collect(),
+            commands,
+            generation,
+            newest_generation,
+        })
     }
 
     /// Whether no later coordinator has claimed the run.
@@ -226,6 +259,13 @@ async fn branch_of(
             Ok(Some(named))
         }
     }
+}
+
+/// Whether a process of this machine does more than wait to be buried.
+fn lives(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
 /// This machine's name, for people.

@@ -3,35 +3,34 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::config::RunConfig;
 use crate::coordinator::archive::Archive;
-use crate::coordinator::claim::Claim;
-use crate::coordinator::message::{JoinAnswer, Message};
-use crate::ids::Epoch;
+use crate::coordinator::claim::{Claim, Resume};
+use crate::coordinator::journal::Fenced;
+use crate::coordinator::message::{ConnectionId, JoinAnswer, Message, Receipt, Refusal};
+use crate::ids::{Generation, Rank};
 use crate::run::command::CommandRecord;
-use crate::run::event::{Effect, Event, MemberId, Position};
+use crate::run::event::{Effect, Event, MemberId, Origin, Placement, Position};
 use crate::run::schedule::Schedule;
-use crate::run::state::{Millis, Rules, RunState};
-use crate::store::address::CheckpointAddress;
+use crate::run::state::{Limits, Millis, Past, Rules, RunState};
 use crate::store::layout;
-use crate::telemetry::{Evaluation, StatusView, StepMetrics};
+use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
 pub(super) struct Core {
     config: RunConfig,
     run_json: String,
-    epoch: Epoch,
-    resume_from: Option<CheckpointAddress>,
-    branch: bool,
-    replay: Vec<CommandRecord>,
+    claim: Claim,
+    resume: Resume,
     checkpoints_url: String,
     state: RunState,
     archive: Archive,
-    orders: BTreeMap<MemberId, mpsc::Sender<Order>>,
+    messages: mpsc::Sender<Message>,
+    orders: BTreeMap<MemberId, (ConnectionId, mpsc::Sender<Order>)>,
     last_step: Option<StepMetrics>,
     status: watch::Sender<StatusView>,
 }
@@ -41,27 +40,28 @@ impl Core {
         config: RunConfig,
         claim: &Claim,
         archive: Archive,
-        schedule: Schedule,
+        (schedule, past): (Schedule, Past),
+        messages: mpsc::Sender<Message>,
     ) -> Result<(Self, watch::Receiver<StatusView>)> {
         let rules = Rules {
             ranks: config.ranks,
+            min_ranks: config.recovery.min_ranks,
             gather_timeout: config.timeouts.gather,
             checkpoint_interval: config.checkpoints.every,
             schedule,
+            limits: Limits::default(),
         };
-        let replay = archive.replay(claim.resume_step());
-        let state = RunState::new(rules, &replay, archive.next_command(), Millis(0));
+        let state = RunState::new(rules, past, claim.epoch, Millis(0));
         let run_json = serde_json::to_string(&config)?;
         let (status, watched) = watch::channel(StatusView::new(&config.name, claim.epoch, &state));
         let core = Self {
             run_json,
-            epoch: claim.epoch,
-            resume_from: claim.resume_from.clone(),
-            branch: claim.branch,
-            replay,
+            claim: claim.clone(),
+            resume: Resume::default(),
             checkpoints_url: claim.store.url(layout::CHECKPOINTS_FOLDER),
             state,
             archive,
+            messages,
             orders: BTreeMap::new(),
             last_step: None,
             status,
@@ -85,19 +85,35 @@ impl Core {
                 Event::Tick
             }
             Message::Joined {
-                host,
-                process,
+                introduction,
+                epoch,
+                connection,
                 orders,
                 reply: answer,
             } => {
-                reply.join = Some((orders, answer));
-                Event::Joined { host, process }
+                if epoch > self.claim.epoch {
+                    // The rank hangs up whatever the answer is.
+                    let _ = answer.send(Err(Refusal::Elsewhere));
+                    let ours = self.claim.epoch;
+                    return Err(Fenced { ours }.into());
+                }
+                reply.join = Some((connection, orders, answer));
+                Event::Joined(introduction)
             }
-            Message::Left { member } => {
+            Message::Left { member, connection } => {
+                match self.orders.get(&member) {
+                    Some((current, _)) if *current == connection => {}
+                    // It has come back since.
+                    _ => return Ok(None),
+                }
                 self.orders.remove(&member);
                 Event::Left { member }
             }
-            Message::Reported { member, report } => match self.receive(member, report).await? {
+            Message::Reported {
+                member,
+                report,
+                reply,
+            } => match self.reported(member, report, reply).await? {
                 Some(event) => event,
                 None => return Ok(None),
             },
@@ -109,7 +125,19 @@ impl Core {
                 Event::CommandAsked { kind }
             }
             Message::Broken { error } => Event::Broken { error },
-            Message::Published { step } => Event::CheckpointPublished { step },
+            Message::Published { step } => {
+                for member in self.orders.keys().copied().collect::<Vec<_>>() {
+                    self.order(member, Order::Published { step });
+                }
+                Event::CheckpointPublished { step }
+            }
+            Message::Restorable(resume) => {
+                let step = resume.step();
+                self.archive.cut(step.unwrap_or_default()).await?;
+                self.last_step = None;
+                self.resume = resume;
+                Event::Restorable { step }
+            }
         };
         let effects = self.state.handle(event, now);
         let ended = self.execute(effects, reply).await?;
@@ -117,41 +145,98 @@ impl Core {
         Ok(ended)
     }
 
+    /// Answers a report, and says what of it is for the state machine.
+    async fn reported(
+        &mut self,
+        member: MemberId,
+        report: Report,
+        reply: oneshot::Sender<Receipt>,
+    ) -> Result<Option<Event>> {
+        let is_member = self.orders.contains_key(&member);
+        let event = if is_member {
+            self.receive(member, report).await?
+        } else {
+            None
+        };
+        let receipt = Receipt {
+            is_member,
+            stored_step: self.archive.stored_step(),
+        };
+        // The rank may have hung up.
+        let _ = reply.send(receipt);
+        Ok(event)
+    }
+
     /// Turns a rank's report into a fact, and files what it carries.
     async fn receive(&mut self, member: MemberId, report: Report) -> Result<Option<Event>> {
         Ok(Some(match report {
-            Report::RendezvousReady { address } => Event::RendezvousReady { member, address },
-            Report::Ready => Event::Ready { member },
-            Report::Step { json } => {
-                let metrics: StepMetrics =
-                    serde_json::from_str(&json).context("a rank's step metrics are malformed")?;
-                self.archive.step(metrics.step, &json).await?;
+            Report::Idle { parting, standing } => Event::Idle {
+                member,
+                parting,
+                standing,
+            },
+            Report::RendezvousReady {
+                generation,
+                address,
+            } => Event::RendezvousReady {
+                member,
+                generation,
+                address,
+            },
+            Report::Ready {
+                generation,
+                standing,
+            } => Event::Ready {
+                member,
+                generation,
+                standing,
+            },
+            Report::Beat(beat) => Event::Beat { member, beat },
+            Report::Step(metrics) => {
+                if !self.is_current(metrics.generation) || !self.archive.step(&metrics).await? {
+                    return Ok(None);
+                }
                 let position = Position {
                     step: metrics.step,
                     tokens: metrics.tokens,
                     phase: metrics.next_phase.clone(),
                     phase_kind: metrics.next_phase_kind,
                 };
-                self.last_step = Some(metrics);
-                Event::StepTaken { position }
+                let seconds = metrics.seconds;
+                self.last_step = Some(*metrics);
+                Event::StepTaken { position, seconds }
             }
-            Report::Evaluation { json } => {
-                let evaluation: Evaluation =
-                    serde_json::from_str(&json).context("a rank's evaluation is malformed")?;
+            Report::Evaluation(evaluation) => {
                 info!(step = %evaluation.step, moment = ?evaluation.moment, "evaluated");
                 self.archive.evaluation(&evaluation).await?;
                 return Ok(None);
             }
-            Report::Checkpoint { json } => {
-                let manifest = serde_json::from_str(&json)
-                    .context("a rank's checkpoint manifest is malformed")?;
-                self.archive.publish(manifest).await?;
+            Report::Checkpoint(manifest) => {
+                if self.is_current(manifest.generation) {
+                    self.archive.publish(*manifest).await?;
+                } else {
+                    warn!(step = %manifest.step, "a checkpoint of a state that is no more");
+                }
                 return Ok(None);
             }
             Report::Outcome { id, stage } => Event::CommandOutcome { id, stage },
             Report::Failed { error } => Event::RankFailed { member, error },
-            Report::Finished { stopped } => Event::RankFinished { member, stopped },
+            Report::Finished {
+                generation,
+                stopped,
+            } => Event::RankFinished {
+                member,
+                generation,
+                stopped,
+            },
+            Report::Leaving { reason } => Event::Leaving { member, reason },
         }))
+    }
+
+    /// Whether a generation belongs to the state that training goes on from.
+    fn is_current(&self, generation: Generation) -> bool {
+        let lineage = self.state.lineage;
+        lineage.is_some_and(|lineage| generation >= lineage.generation)
     }
 
     async fn execute(
@@ -163,38 +248,25 @@ impl Core {
         for effect in effects {
             match effect {
                 Effect::Welcome { member } => {
-                    if let Some((orders, answer)) = reply.join.take() {
+                    if let Some((connection, orders, answer)) = reply.join.take() {
                         let welcome = Order::Welcome {
-                            member: member.0,
+                            member,
+                            epoch: self.claim.epoch,
                             run_json: self.run_json.clone(),
+                            stored_step: self.archive.stored_step(),
                         };
-                        self.orders.insert(member, orders);
+                        self.orders.insert(member, (connection, orders));
                         self.order(member, welcome);
                         // A rank that hung up meanwhile is reported as having left.
                         let _ = answer.send(Ok(member));
                     }
                 }
                 Effect::Refuse { reason } => {
-                    if let Some((_, answer)) = reply.join.take() {
-                        let _ = answer.send(Err(reason));
+                    if let Some((_, _, answer)) = reply.join.take() {
+                        let _ = answer.send(Err(Refusal::Final(reason)));
                     }
                 }
-                Effect::Assign {
-                    member,
-                    rank,
-                    world,
-                    generation,
-                } => {
-                    let assignment = Assignment {
-                        rank,
-                        world,
-                        generation,
-                        resume_from: self.resume_from.clone(),
-                        branch: self.branch,
-                        replay: self.replay.clone(),
-                    };
-                    self.order(member, Order::Assign(assignment));
-                }
+                Effect::Assign { member, placement } => self.assign(member, placement),
                 Effect::Rendezvous {
                     member,
                     generation,
@@ -211,7 +283,16 @@ impl Core {
                 Effect::Command { member, command } => {
                     self.order(member, Order::Command(command));
                 }
-                Effect::Journal { record } => self.archive.journal(&record).await?,
+                Effect::Regroup { member, generation } => {
+                    self.order(member, Order::Regroup { generation });
+                }
+                Effect::Abort {
+                    member,
+                    generation,
+                    reason,
+                } => self.order(member, Order::Abort { generation, reason }),
+                Effect::Journal { entry } => self.archive.journal(&entry).await?,
+                Effect::Restore => self.find_resume(),
                 Effect::Answer { record } => {
                     // Whoever gets the answer finds the command in the status.
                     self.show();
@@ -219,9 +300,11 @@ impl Core {
                         let _ = answer.send(record);
                     }
                 }
-                Effect::Shutdown { member, reason } => {
-                    self.order(member, Order::Shutdown { reason });
-                }
+                Effect::Dismiss {
+                    member,
+                    reason,
+                    restart,
+                } => self.order(member, Order::Dismiss { reason, restart }),
                 Effect::Note { reason } => info!("{reason}"),
                 Effect::End { error } => ended = Some(error),
             }
@@ -229,10 +312,44 @@ impl Core {
         Ok(ended)
     }
 
+    fn assign(&mut self, member: MemberId, placement: Placement) {
+        let from_store = placement.origin == Origin::Store;
+        let leads = placement.seat.rank == Rank(0);
+        let own = self.resume.from.as_ref().filter(|_| !self.resume.branch);
+        let published = if from_store {
+            own.map(|checkpoint| checkpoint.step)
+        } else {
+            self.state.last_checkpoint
+        };
+        let assignment = Assignment {
+            placement,
+            resume_from: self.resume.from.clone().filter(|_| from_store && leads),
+            branch: self.resume.branch,
+            replay: self.state.replay(),
+            published,
+        };
+        self.order(member, Order::Assign(assignment));
+    }
+
+    /// Looks for the newest checkpoint beside everything else: it reads all of it.
+    fn find_resume(&self) {
+        let (claim, messages) = (self.claim.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            let message = match claim.resume().await {
+                Ok(resume) => Message::Restorable(resume),
+                Err(error) => Message::Broken {
+                    error: crate::diagnosis::describe(&error),
+                },
+            };
+            // The core may have ended.
+            let _ = messages.send(message).await;
+        });
+    }
+
     /// Queues an order. A full queue means that the rank does not read: its connection is cut,
     /// which the state machine then sees as the rank having left.
     fn order(&mut self, member: MemberId, order: Order) {
-        let Some(orders) = self.orders.get(&member) else {
+        let Some((_, orders)) = self.orders.get(&member) else {
             debug!(?member, "an order for a rank that is gone");
             return;
         };
@@ -255,7 +372,7 @@ impl Core {
                 .filter(|_| speed > 0.0)
                 .map(|tokens| tokens as f64 / speed),
             checkpoints_url: self.checkpoints_url.clone(),
-            ..StatusView::new(&self.config.name, self.epoch, &self.state)
+            ..StatusView::new(&self.config.name, self.claim.epoch, &self.state)
         });
     }
 
@@ -269,6 +386,6 @@ impl Core {
 /// Who waits for an answer to the message in hand.
 #[derive(Default)]
 struct Replies {
-    join: Option<(mpsc::Sender<Order>, JoinAnswer)>,
+    join: Option<(ConnectionId, mpsc::Sender<Order>, JoinAnswer)>,
     command: Option<oneshot::Sender<CommandRecord>>,
 }

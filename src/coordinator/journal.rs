@@ -1,10 +1,23 @@
-//! Reading a run's journal: every command that it has seen, and what became of it.
+//! A run's journal: the commands, generations and ends that its coordinators wrote down.
+//!
+//! Entries are numbered objects in a folder for each epoch, created and never changed. A
+//! coordinator that takes over seals the epochs before its own with a last entry, so that one that
+//! still lives there finds its next number taken and learns that it is fenced off: what it has not
+//! written down by then nobody acts on.
 
 use anyhow::{Context, Result};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use thiserror::Error;
 
-use crate::ids::{CommandId, Step};
+use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
+use crate::run::event::{Entry, GenerationRecord};
+use crate::store::error::StoreError;
 use crate::store::{Store, layout};
+
+/// Entries that are read at once.
+const READS_MAX: usize = 32;
 
 /// A decay on command that took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,31 +29,158 @@ pub struct AppliedDecay {
     pub tokens: Option<u64>,
 }
 
-/// The newest record of every command, in the order in which they were first written.
-pub async fn read(store: &Store) -> Result<Vec<CommandRecord>> {
-    let mut newest: Vec<CommandRecord> = Vec::new();
-    for object in store.list(layout::JOURNAL_FOLDER).await? {
-        let key = object.key;
-        if layout::parse_journal_entry(&key).is_none() {
-            continue;
-        }
-        let record: CommandRecord = serde_json::from_slice(&store.get(&key).await?)
-            .with_context(|| format!("{} is damaged", store.url(&key)))?;
-        match newest
-            .iter_mut()
-            .find(|known| known.command.id == record.command.id)
-        {
-            Some(known) => *known = record,
-            None => newest.push(record),
+/// A later coordinator has taken the run over.
+#[derive(Debug, Error)]
+#[error(
+    "this coordinator (epoch {ours}) is fenced off: another one has taken the run over\n  \
+     hint: look with `cohort status`; end this process"
+)]
+pub struct Fenced {
+    pub ours: Epoch,
+}
+
+/// What the journal says by its newest entries.
+#[derive(Debug, Default)]
+pub struct Journal {
+    /// The newest record of every command, in the order in which they were first written.
+    pub commands: Vec<CommandRecord>,
+    /// The last generation, where the run did not end since.
+    pub generation: Option<GenerationRecord>,
+    /// The number of the newest generation.
+    pub newest_generation: Generation,
+}
+
+/// The open journal of the newest epoch.
+#[derive(Debug)]
+pub struct Writer {
+    store: Store,
+    epoch: Epoch,
+    entries: u64,
+}
+
+impl Writer {
+    pub fn new(store: Store, epoch: Epoch) -> Self {
+        Self {
+            store,
+            epoch,
+            entries: 0,
         }
     }
-    Ok(newest)
+
+    /// Writes an entry down.
+    ///
+    /// # Errors
+    /// Those of the store, and [`Fenced`].
+    pub async fn write(&mut self, entry: &Entry) -> Result<()> {
+        self.entries += 1;
+        let key = layout::journal_entry(self.epoch, self.entries);
+        let json = serde_json::to_vec(entry)?;
+        match self.store.put_new(&key, json.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error).context("cannot write the run's journal"),
+        }
+        // Our own after a lost answer, or the seal.
+        let found = self.store.get(&key).await?;
+        if found == json {
+            return Ok(());
+        }
+        Err(Fenced { ours: self.epoch }.into())
+    }
+}
+
+/// Ends the journals of all epochs before `epoch`.
+pub async fn seal(store: &Store, epoch: Epoch) -> Result<()> {
+    let keys = keys(store).await?;
+    for earlier in (1..epoch.0).rev().map(Epoch) {
+        let newest = keys.iter().filter(|((of, _), _)| *of == earlier);
+        let mut number = newest.map(|((_, number), _)| *number).max().unwrap_or(0);
+        if number > 0 {
+            let key = layout::journal_entry(earlier, number);
+            if matches!(read_entry(store, &key).await?, Entry::Sealed { .. }) {
+                return Ok(());
+            }
+        }
+        let seal = serde_json::to_vec(&Entry::Sealed { by: epoch })?;
+        loop {
+            number += 1;
+            let key = layout::journal_entry(earlier, number);
+            match store.put_new(&key, seal.clone()).await {
+                Ok(()) => break,
+                // One entry more was written in that moment, or this is the seal of a rival.
+                Err(StoreError::AlreadyExists { .. }) => {
+                    if matches!(read_entry(store, &key).await?, Entry::Sealed { .. }) {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error).context("cannot seal the run's journal"),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn keys(store: &Store) -> Result<Vec<((Epoch, u64), String)>> {
+    let objects = store.list(layout::JOURNAL_FOLDER).await?;
+    let mut keys: Vec<_> = objects
+        .into_iter()
+        .filter_map(|object| Some((layout::parse_journal_entry(&object.key)?, object.key)))
+        .collect();
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+async fn read_entry(store: &Store, key: &str) -> Result<Entry> {
+    /// Journals that were begun before generations were written down hold commands alone.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Entry(Entry),
+        Command(CommandRecord),
+    }
+    let damaged = || format!("{} is damaged", store.url(key));
+    let stored = serde_json::from_slice(&store.get(key).await?).with_context(damaged)?;
+    Ok(match stored {
+        Stored::Entry(entry) => entry,
+        Stored::Command(record) => Entry::Command(record),
+    })
+}
+
+/// Reads the whole journal.
+pub async fn read(store: &Store) -> Result<Journal> {
+    let keys = keys(store).await?;
+    let entries: Vec<Entry> = stream::iter(&keys)
+        .map(|(_, key)| read_entry(store, key))
+        .buffered(READS_MAX)
+        .try_collect()
+        .await?;
+    let mut journal = Journal::default();
+    for entry in entries {
+        match entry {
+            Entry::Command(record) => {
+                let id = record.command.id;
+                let mut known = journal.commands.iter_mut();
+                match known.find(|known| known.command.id == id) {
+                    Some(known) => *known = record,
+                    None => journal.commands.push(record),
+                }
+            }
+            Entry::Generation(record) => {
+                journal.newest_generation = record.generation;
+                journal.generation = Some(record);
+            }
+            Entry::Ended { .. } => journal.generation = None,
+            Entry::Sealed { .. } => {}
+        }
+    }
+    Ok(journal)
 }
 
 /// The decays that took effect, by command.
 pub async fn applied_decays(store: &Store) -> Result<Vec<AppliedDecay>> {
     let mut applied: Vec<AppliedDecay> = read(store)
         .await?
+        .commands
         .into_iter()
         .filter_map(|record| match (record.command.kind, record.stage) {
             (CommandKind::Decay { tokens }, CommandStage::Applied { step }) => Some(AppliedDecay {

@@ -2,28 +2,50 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ids::Step;
+use crate::coordinator::claim::Resume;
+use crate::ids::{Epoch, Step};
 use crate::run::command::{CommandKind, CommandRecord};
-use crate::run::event::MemberId;
+use crate::run::event::{Introduction, MemberId};
 use crate::wire::{Order, Report};
 
+/// Tells one connection of a member from the next.
+pub(super) type ConnectionId = u64;
+
 /// Takes the member's id, or the reason why it may not join.
-pub(super) type JoinAnswer = oneshot::Sender<Result<MemberId, String>>;
+pub(super) type JoinAnswer = oneshot::Sender<Result<MemberId, Refusal>>;
+
+/// Why a process may not join.
+pub(super) enum Refusal {
+    /// It need not try again.
+    Final(String),
+    /// There is a newer coordinator than this one.
+    Elsewhere,
+}
+
+/// What a reporting rank is told.
+pub(super) struct Receipt {
+    pub(super) is_member: bool,
+    pub(super) stored_step: Step,
+}
 
 /// What reaches the core, from the network or from inside.
 pub(super) enum Message {
     Joined {
-        host: String,
-        process: u32,
+        introduction: Introduction,
+        /// The newest epoch that the process has heard of.
+        epoch: Epoch,
+        connection: ConnectionId,
         orders: mpsc::Sender<Order>,
         reply: JoinAnswer,
     },
     Left {
         member: MemberId,
+        connection: ConnectionId,
     },
     Reported {
         member: MemberId,
         report: Report,
+        reply: oneshot::Sender<Receipt>,
     },
     Asked {
         kind: CommandKind,
@@ -35,5 +57,7 @@ pub(super) enum Message {
     Published {
         step: Step,
     },
+    /// What the store has to go on from.
+    Restorable(Resume),
     Tick,
 }

@@ -34,7 +34,7 @@ mod message;
 mod service;
 
 /// Events that may wait for the core; senders wait when it is full.
-const EVENTS_MAX: usize = 256;
+const EVENTS_MAX: usize = 8192;
 const TICK: Duration = Duration::from_millis(200);
 /// How long ranks and operators may take to hang up once the run is over.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,7 +72,8 @@ impl Coordinator {
         let events = mpsc::channel(EVENTS_MAX);
         let keep = config.checkpoints.keep.clone();
         let archive = Archive::open(&claim, keep, &yaml, events.0.clone()).await?;
-        let (core, status) = Core::new(config, &claim, archive, schedule)?;
+        let past = (schedule, claim.past().await?);
+        let (core, status) = Core::new(config, &claim, archive, past, events.0.clone())?;
         info!(%url, epoch = %claim.epoch, run = claim.store.address(), "coordinator listens");
         Ok(Self {
             listener,

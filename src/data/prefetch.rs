@@ -63,7 +63,12 @@ pub struct Patience<'a> {
     pub limit: Duration,
     /// A count that grows while something comes from the corpus's storage.
     pub fetched_bytes: &'a dyn Fn() -> u64,
+    /// Whether nobody wants the batch any more.
+    pub given_up: &'a dyn Fn() -> bool,
 }
+
+/// How often a wait looks whether it is given up.
+const GLANCE: Duration = Duration::from_millis(100);
 
 impl Prefetcher {
     /// Starts the thread. `build` makes the batch of a request, of any phase; `ahead_max` is the
@@ -110,18 +115,28 @@ impl Prefetcher {
         self.shared.changed.notify_all();
         let limit = patience.limit;
         let mut fetched_bytes = (patience.fetched_bytes)();
+        let mut alive = Instant::now();
         let mut state = loop {
             let missing = |state: &mut State| !state.ready.contains_key(wanted) && !state.ended;
+            let glance = GLANCE.min(limit);
             let woken = self
                 .shared
                 .changed
-                .wait_timeout_while(state, limit, missing);
+                .wait_timeout_while(state, glance, missing);
             let (held, outcome) = woken.expect("nothing panics while it holds the state");
-            let now = (patience.fetched_bytes)();
-            if !outcome.timed_out() || now == fetched_bytes {
+            if !outcome.timed_out() {
                 break held;
             }
-            fetched_bytes = now;
+            if (patience.given_up)() {
+                bail!("nobody waits for the batch any more");
+            }
+            let now = (patience.fetched_bytes)();
+            if now != fetched_bytes {
+                fetched_bytes = now;
+                alive = Instant::now();
+            } else if alive.elapsed() >= limit {
+                break held;
+            }
             state = held;
         };
         let Some(built) = state.ready.remove(wanted) else {

@@ -17,6 +17,7 @@ use crate::ids::SourceIndex;
 use crate::model::encoder::{Model, Precision};
 use crate::model::input::{PackedInput, Targets};
 use crate::telemetry::HeldOutScore;
+use crate::telemetry::pulse::Pulse;
 
 /// When and on how much the held-out documents are scored. They are also scored at the start, at
 /// phase ends and when asked.
@@ -82,10 +83,11 @@ impl HeldOut {
         model: &Model,
         precision: Precision,
         collective: &dyn Collective,
+        pulse: &Pulse,
     ) -> Result<Vec<(String, HeldOutScore)>> {
         let mut sums = Vec::with_capacity(self.institutions.len() * SUMS);
         for (_, rows) in &self.institutions {
-            sums.extend(self.sums_of(rows, model, precision)?);
+            sums.extend(self.sums_of(rows, model, precision, pulse)?);
         }
         let sums = Tensor::from_slice(&sums);
         collective.all_reduce_sum(&sums)?;
@@ -110,12 +112,14 @@ impl HeldOut {
         rows: &[PackedRow],
         model: &Model,
         precision: Precision,
+        pulse: &Pulse,
     ) -> Result<[f64; SUMS]> {
         let mut sums = [0.0; SUMS];
         let device = model.parameters.device();
         no_grad(|| {
             let encoder = model.encoder(precision);
             for row in rows {
+                pulse.tick();
                 let input =
                     PackedInput::new(&model.config, &row.input_ids, &row.cu_seqlens, device)?;
                 let targets = Targets::new(&model.config, &input, &row.labels, device)?;

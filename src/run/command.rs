@@ -78,14 +78,26 @@ impl CommandRecord {
     }
 }
 
+/// What the lead rank tells all ranks at a step boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Directive {
+    Command(Command),
+    /// The generation ends here; the next one goes on.
+    Regroup,
+}
+
 /// Slots that a directive takes in the all-reduced statistics of a step.
 pub const DIRECTIVE_SLOTS: usize = 3;
+const REGROUP: f64 = 6.0;
 
-/// A command as the lead rank puts it into the sums of a step; the other ranks put zeros there, so
-/// that the sum is the lead's directive on every rank. Numbers stay exact up to 2^53.
-pub fn encode_directive(command: Option<Command>) -> [f64; DIRECTIVE_SLOTS] {
-    let Some(Command { id, kind }) = command else {
-        return [0.0; DIRECTIVE_SLOTS];
+/// A directive as the lead rank puts it into the sums of a step; the other ranks put zeros there,
+/// so that the sum is the lead's directive on every rank. Numbers stay exact up to 2^53.
+pub fn encode_directive(directive: Option<Directive>) -> [f64; DIRECTIVE_SLOTS] {
+    let Command { id, kind } = match directive {
+        None => return [0.0; DIRECTIVE_SLOTS],
+        Some(Directive::Regroup) => return [REGROUP, 0.0, 0.0],
+        Some(Directive::Command(command)) => command,
     };
     let (code, argument) = match kind {
         CommandKind::Decay { tokens } => (1.0, tokens.unwrap_or(0) as f64),
@@ -97,8 +109,8 @@ pub fn encode_directive(command: Option<Command>) -> [f64; DIRECTIVE_SLOTS] {
     [code, id.0 as f64, argument]
 }
 
-/// The command in the summed slots, if there is one.
-pub fn decode_directive(slots: &[f64]) -> Option<Command> {
+/// The directive in the summed slots, if there is one.
+pub fn decode_directive(slots: &[f64]) -> Option<Directive> {
     assert_eq!(
         slots.len(),
         DIRECTIVE_SLOTS,
@@ -106,6 +118,7 @@ pub fn decode_directive(slots: &[f64]) -> Option<Command> {
     );
     let kind = match slots[0] as u32 {
         0 => return None,
+        6 => return Some(Directive::Regroup),
         1 => CommandKind::Decay {
             tokens: Some(slots[2] as u64).filter(|&tokens| tokens > 0),
         },
@@ -117,10 +130,10 @@ pub fn decode_directive(slots: &[f64]) -> Option<Command> {
         5 => CommandKind::Stop,
         other => unreachable!("directive code {other}: only the lead rank fills these slots"),
     };
-    Some(Command {
+    Some(Directive::Command(Command {
         id: CommandId(slots[1] as u64),
         kind,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -140,15 +153,17 @@ mod tests {
             CommandKind::Resume,
             CommandKind::Stop,
         ] {
-            let command = Command {
+            let directive = Directive::Command(Command {
                 id: CommandId(7),
                 kind,
-            };
+            });
             assert_eq!(
-                decode_directive(&encode_directive(Some(command))),
-                Some(command)
+                decode_directive(&encode_directive(Some(directive))),
+                Some(directive)
             );
         }
+        let regroup = Some(Directive::Regroup);
+        assert_eq!(decode_directive(&encode_directive(regroup)), regroup);
         assert_eq!(decode_directive(&encode_directive(None)), None);
     }
 }

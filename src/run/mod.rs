@@ -6,4 +6,5 @@ pub mod event;
 pub mod ledger;
 pub mod progress;
 pub mod schedule;
+pub mod standing;
 pub mod state;

@@ -2,39 +2,101 @@
 //!
 //! Events record facts; what to do about them is decided here and nowhere else, each decision with
 //! its reason in words. It never reads a clock, a socket or a file.
+//!
+//! The ranks of a generation hold equal state and step on without the coordinator. When one is
+//! lost, all others let go of the generation, say which state they hold, and are given seats in the
+//! next one ([`membership`]). What counts as lost is in [`liveness`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CommandId, Generation, Rank, Step};
+use crate::ids::{CommandId, Epoch, Generation, Rank, Step};
 use crate::run::command::{CommandKind, CommandRecord};
-use crate::run::event::{Effect, Event, MemberId, Position};
+use crate::run::event::{Effect, Entry, Event, GenerationRecord, MemberId, Parting, Position};
 use crate::run::schedule::Schedule;
+use crate::run::standing::{Beat, Standing};
+use crate::run::state::liveness::Pace;
 
 mod commands;
+mod joining;
+mod liveness;
+mod membership;
+mod takeover;
 
 /// Milliseconds on the coordinator's monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);
 
+impl Millis {
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
 /// Limits and intervals of the state machine.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// How many to wait for at a start, and the most that a generation has.
     pub ranks: u32,
-    /// How long to wait for all ranks to join, and again for them to connect to each other.
+    /// The fewest that a generation may have.
+    pub min_ranks: u32,
+    /// How long to wait for ranks to join, and again for them to connect to each other.
     pub gather_timeout: Duration,
     /// Time between two checkpoints, counted from the start of the first; none on zero.
     pub checkpoint_interval: Option<Duration>,
     /// The run's phases, of which a decay on command enters one.
     pub schedule: Schedule,
+    pub limits: Limits,
+}
+
+/// How long the signs of life may stay out.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A process whose connection closed may come back within this time.
+    pub reconnect: Duration,
+    /// A process that says nothing for this long is lost.
+    pub silence: Duration,
+    /// The least time, and the multiple of a step's median time, after which a compute thread that
+    /// gets nothing done hangs.
+    pub progress_min: Duration,
+    pub progress_steps: f64,
+    /// The same before any step's time is known.
+    pub progress_first: Duration,
+    /// For a rank to let go of a generation.
+    pub abort: Duration,
+    /// Ranks that join within this time come into one generation.
+    pub join_window: Duration,
+    /// How long the state of silent ranks is waited for before a checkpoint is read.
+    pub rejoin: Duration,
+    /// The same of ranks whose connections closed, as those of dead processes do.
+    pub rejoin_closed: Duration,
+    /// Generations in a row that may end without a step.
+    pub fruitless_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            reconnect: Duration::from_millis(800),
+            silence: Duration::from_secs(8),
+            progress_min: Duration::from_secs(10),
+            progress_steps: 5.0,
+            progress_first: Duration::from_mins(10),
+            abort: Duration::from_secs(5),
+            join_window: Duration::from_secs(1),
+            rejoin: Duration::from_secs(10),
+            rejoin_closed: Duration::from_secs(2),
+            fruitless_max: 20,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Waiting for all ranks to join.
+    /// Waiting for ranks to join, to come back, or to let go of the last generation.
     Gathering,
     /// Ranks are assigned and connect to each other.
     Connecting,
@@ -51,15 +113,77 @@ impl Stage {
     pub fn is_over(&self) -> bool {
         matches!(self, Self::Finished | Self::Stopped | Self::Failed)
     }
+
+    /// Whether ranks hold seats in a generation.
+    pub fn has_generation(&self) -> bool {
+        matches!(
+            self,
+            Self::Connecting | Self::Training | Self::Paused | Self::Ending
+        )
+    }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a member is at, as far as the coordinator knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Opens the corpus.
+    Opening,
+    /// Free for the next generation.
+    Idle,
+    Connecting,
+    Working,
+    Finished,
+    /// Told to let go of a generation that is over.
+    LettingGo,
+}
+
+/// A process that works for the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {
     pub rank: Option<Rank>,
     pub host: String,
     pub process: u32,
-    pub ready: bool,
-    pub finished: bool,
+    pub place: Place,
+    pub standing: Option<Standing>,
+    pub beat: Beat,
+    /// How many times slower than the others it computes, where that is remarkable.
+    pub slow: Option<f64>,
+    /// Its machine will be taken away.
+    pub leaving: Option<String>,
+    #[serde(skip)]
+    since: Since,
+}
+
+/// When something of a member was last seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Since {
+    place: Millis,
+    beat: Millis,
+    ticked: Millis,
+    /// When its connection closed.
+    lost: Option<Millis>,
+}
+
+/// What the journal says of the run's earlier lives.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// The newest record of every command.
+    pub commands: Vec<CommandRecord>,
+    /// The last generation, if the run did not end in order since.
+    pub generation: Option<GenerationRecord>,
+    /// The number of the newest generation.
+    pub newest_generation: Generation,
+    /// Members of it that are known to be no more.
+    pub gone: Vec<MemberId>,
+}
+
+/// Whether the store has said what there is to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restorable {
+    Unknown,
+    Asked,
+    Known(Option<Step>),
 }
 
 #[derive(Clone, Debug)]
@@ -73,182 +197,164 @@ pub struct RunState {
     pub position: Option<Position>,
     pub commands: BTreeMap<CommandId, CommandRecord>,
     pub last_checkpoint: Option<Step>,
+    /// The lineage of the state that training goes on from, where there is one.
+    pub lineage: Option<Lineage>,
+    now: Millis,
     next_member: u64,
     next_command: u64,
+    first_command_of_epoch: CommandId,
     stage_since: Millis,
+    ticked: Millis,
     checkpoint_since: Millis,
+    /// Since when no connected member holds the state.
+    stateless_since: Millis,
+    /// How long one that did is waited for.
+    rejoin: Duration,
+    restorable: Restorable,
+    /// The generation of an earlier coordinator whose ranks may all come back.
+    adoption: Option<GenerationRecord>,
+    /// When the lead was asked to end the generation, and why.
+    regrouping: Option<String>,
+    pace: Pace,
+    /// Generations in a row that ended without a step.
+    fruitless: u32,
+}
+
+/// Where the state that training goes on from began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    pub generation: Generation,
+    pub step: Step,
+    /// Commands before this one were given to an earlier lineage.
+    pub first_command: CommandId,
 }
 
 impl RunState {
-    /// `replay` are the commands of earlier epochs that the ranks may apply again; `first_command`
-    /// is above every command id that the run has seen.
-    pub fn new(
-        rules: Rules,
-        replay: &[CommandRecord],
-        first_command: CommandId,
-        now: Millis,
-    ) -> Self {
-        let reason = format!("waiting for {} ranks to join", rules.ranks);
-        Self {
+    pub fn new(rules: Rules, past: Past, epoch: Epoch, now: Millis) -> Self {
+        let next_command = past.commands.iter().map(|record| record.command.id.0);
+        let next_command = next_command.max().unwrap_or(0) + 1;
+        let generation = past.newest_generation;
+        let rejoin = rules.limits.rejoin;
+        let mut state = Self {
+            reason: format!("waiting for {} ranks to join, 0 are here", rules.ranks),
             rules,
             stage: Stage::Gathering,
-            reason,
-            generation: Generation(0),
+            generation,
             members: BTreeMap::new(),
             position: None,
-            commands: replay
-                .iter()
-                .map(|past| (past.command.id, past.clone()))
-                .collect(),
+            commands: BTreeMap::new(),
             last_checkpoint: None,
-            next_member: 1,
-            next_command: first_command.0,
+            lineage: None,
+            now,
+            next_member: MemberId::first_of(epoch).0,
+            next_command,
+            first_command_of_epoch: CommandId(next_command),
             stage_since: now,
+            ticked: now,
             checkpoint_since: now,
+            stateless_since: now,
+            rejoin,
+            restorable: Restorable::Unknown,
+            adoption: None,
+            regrouping: None,
+            pace: Pace::default(),
+            fruitless: 0,
+        };
+        for record in &past.commands {
+            state.commands.insert(record.command.id, record.clone());
         }
+        state.take_over(past);
+        state
     }
 
     pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Effect> {
+        self.now = now;
         let mut effects = Vec::new();
         match event {
-            Event::Joined { host, process } => self.join(host, process, now, &mut effects),
-            Event::Left { member } => self.leave(member, now, &mut effects),
-            Event::RendezvousReady { member, address } => {
-                self.rendezvous(member, &address, &mut effects);
+            Event::Joined(introduction) => self.join(introduction, &mut effects),
+            Event::Left { member } => self.leave(member),
+            Event::Idle {
+                member,
+                parting,
+                standing,
+            } => self.idle(member, parting, standing, &mut effects),
+            Event::RendezvousReady {
+                member,
+                generation,
+                address,
+            } => self.rendezvous(member, generation, &address, &mut effects),
+            Event::Ready {
+                member,
+                generation,
+                standing,
+            } => self.ready(member, generation, standing, &mut effects),
+            Event::Beat { member, beat } => self.beat(member, beat, &mut effects),
+            Event::StepTaken { position, seconds } => {
+                self.position = Some(position);
+                self.fruitless = 0;
+                self.pace.enter(seconds);
             }
-            Event::Ready { member } => self.ready(member, now, &mut effects),
-            Event::StepTaken { position } => self.position = Some(position),
             Event::CheckpointPublished { step } => {
                 self.last_checkpoint = Some(step);
                 self.checkpoint_since = now;
+                if self.restorable != Restorable::Unknown && !self.stage.has_generation() {
+                    self.restorable = Restorable::Unknown;
+                }
             }
+            Event::Restorable { step } => self.restorable = Restorable::Known(step),
             Event::CommandAsked { kind } => {
                 let record = self.ask(kind, &mut effects);
                 effects.push(Effect::Answer { record });
             }
-            Event::CommandOutcome { id, stage } => self.outcome(id, &stage, now, &mut effects),
+            Event::CommandOutcome { id, stage } => self.outcome(id, &stage, &mut effects),
             Event::RankFailed { member, error } => {
                 let name = self.name(member);
-                self.fail(format!("{name}: {error}"), now, &mut effects);
+                self.fail(&format!("{name}: {error}"), &mut effects);
             }
-            Event::Broken { error } => self.fail(error, now, &mut effects),
-            Event::RankFinished { member, stopped } => {
-                self.finish(member, stopped, now, &mut effects);
+            Event::Broken { error } => self.fail(&error, &mut effects),
+            Event::RankFinished {
+                member,
+                generation,
+                stopped,
+            } => self.finish(member, generation, stopped, &mut effects),
+            Event::Leaving { member, reason } => {
+                if let Some(leaving) = self.members.get_mut(&member) {
+                    leaving.leaving = Some(reason);
+                }
             }
-            Event::Tick => self.tick(now, &mut effects),
+            Event::Tick => self.tick(&mut effects),
         }
+        self.settle(&mut effects);
         effects
     }
 
-    fn enter(&mut self, stage: Stage, reason: String, now: Millis, effects: &mut Vec<Effect>) {
+    fn enter(&mut self, stage: Stage, reason: String, effects: &mut Vec<Effect>) {
+        let now = self.now;
         self.stage = stage;
         self.stage_since = now;
         self.reason.clone_from(&reason);
         effects.push(Effect::Note { reason });
     }
 
-    fn join(&mut self, host: String, process: u32, now: Millis, effects: &mut Vec<Effect>) {
-        if self.stage != Stage::Gathering {
-            let reason = format!("the run has its {} ranks already", self.rules.ranks);
-            effects.push(Effect::Refuse { reason });
+    fn finish(
+        &mut self,
+        id: MemberId,
+        generation: Generation,
+        stopped: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let current = generation == self.generation && self.stage.has_generation();
+        let Some(member) = self.members.get_mut(&id).filter(|_| current) else {
             return;
-        }
-        let id = MemberId(self.next_member);
-        self.next_member += 1;
-        let member = Member {
-            rank: None,
-            host,
-            process,
-            ready: false,
-            finished: false,
         };
-        self.members.insert(id, member);
-        effects.push(Effect::Welcome { member: id });
-        if self.members.len() as u32 == self.rules.ranks {
-            self.assign(now, effects);
-        }
-    }
-
-    /// All are here: members in the order of joining become ranks 0, 1, …
-    fn assign(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        self.generation = Generation(self.generation.0 + 1);
-        let (world, generation) = (self.rules.ranks, self.generation);
-        for (index, (&id, member)) in self.members.iter_mut().enumerate() {
-            let rank = Rank(index as u32);
-            member.rank = Some(rank);
-            effects.push(Effect::Assign {
-                member: id,
-                rank,
-                world,
-                generation,
-            });
-        }
-        let reason = format!("all {world} ranks joined; generation {generation} connects");
-        self.enter(Stage::Connecting, reason, now, effects);
-    }
-
-    fn rendezvous(&mut self, member: MemberId, address: &str, effects: &mut Vec<Effect>) {
-        let generation = self.generation;
-        for &other in self.members.keys().filter(|&&other| other != member) {
-            let address = address.to_owned();
-            effects.push(Effect::Rendezvous {
-                member: other,
-                generation,
-                address,
-            });
-        }
-    }
-
-    fn ready(&mut self, member: MemberId, now: Millis, effects: &mut Vec<Effect>) {
-        if let Some(member) = self.members.get_mut(&member) {
-            member.ready = true;
-        }
-        if self.stage == Stage::Connecting && self.members.values().all(|member| member.ready) {
-            self.checkpoint_since = now;
-            let reason = format!("generation {} trains", self.generation);
-            self.enter(Stage::Training, reason, now, effects);
-        }
-    }
-
-    fn leave(&mut self, member: MemberId, now: Millis, effects: &mut Vec<Effect>) {
-        let name = self.name(member);
-        match self.stage {
-            Stage::Gathering => {
-                self.members.remove(&member);
-                effects.push(Effect::Note {
-                    reason: format!("{name} left before the start"),
-                });
-            }
-            Stage::Finished | Stage::Stopped | Stage::Failed => {}
-            _ if self
-                .members
-                .get(&member)
-                .is_some_and(|member| member.finished) => {}
-            _ => {
-                let step = self
-                    .position
-                    .as_ref()
-                    .map_or(Step(0), |position| position.step);
-                self.fail(format!("{name} died after step {step}"), now, effects);
-            }
-        }
-    }
-
-    fn finish(&mut self, id: MemberId, stopped: bool, now: Millis, effects: &mut Vec<Effect>) {
-        if let Some(member) = self.members.get_mut(&id) {
-            member.finished = true;
-        }
-        if self.stage.is_over() {
-            return;
-        }
-        if !self.members.values().all(|member| member.finished) {
+        member.place = Place::Finished;
+        if self
+            .seated()
+            .any(|(_, member)| member.place != Place::Finished)
+        {
             if self.stage != Stage::Ending {
-                self.enter(
-                    Stage::Ending,
-                    "the last step is taken".to_owned(),
-                    now,
-                    effects,
-                );
+                let reason = "the last step is taken".to_owned();
+                self.enter(Stage::Ending, reason, effects);
             }
             return;
         }
@@ -257,35 +363,50 @@ impl RunState {
         } else {
             (Stage::Finished, "all phases are done")
         };
-        self.enter(stage, reason.to_owned(), now, effects);
-        for &member in self.members.keys() {
-            effects.push(Effect::Shutdown {
-                member,
-                reason: reason.to_owned(),
-            });
-        }
-        effects.push(Effect::End { error: None });
+        self.end(stage, reason, None, effects);
     }
 
-    fn fail(&mut self, error: String, now: Millis, effects: &mut Vec<Effect>) {
-        if self.stage.is_over() {
-            return;
+    fn fail(&mut self, error: &str, effects: &mut Vec<Effect>) {
+        if !self.stage.is_over() {
+            self.end(Stage::Failed, error, Some(error.to_owned()), effects);
         }
-        self.enter(Stage::Failed, error.clone(), now, effects);
+    }
+
+    fn end(
+        &mut self,
+        stage: Stage,
+        reason: &str,
+        error: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.enter(stage, reason.to_owned(), effects);
+        effects.push(Effect::Journal {
+            entry: Entry::Ended {
+                reason: reason.to_owned(),
+            },
+        });
         for &member in self.members.keys() {
-            effects.push(Effect::Shutdown {
+            effects.push(Effect::Dismiss {
                 member,
-                reason: error.clone(),
+                reason: reason.to_owned(),
+                restart: false,
             });
         }
-        effects.push(Effect::End { error: Some(error) });
+        effects.push(Effect::End { error });
     }
 
     fn lead(&self) -> Option<MemberId> {
+        self.seated()
+            .find(|(_, member)| member.rank == Some(Rank(0)))
+            .map(|(id, _)| id)
+    }
+
+    /// The members that have a seat in the current generation.
+    fn seated(&self) -> impl Iterator<Item = (MemberId, &Member)> {
         self.members
             .iter()
-            .find(|(_, member)| member.rank == Some(Rank(0)))
-            .map(|(&id, _)| id)
+            .filter(|(_, member)| member.rank.is_some())
+            .map(|(&id, member)| (id, member))
     }
 
     fn name(&self, id: MemberId) -> String {
@@ -303,40 +424,33 @@ impl RunState {
         }
     }
 
-    fn tick(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let since = |earlier: Millis| Duration::from_millis(now.0.saturating_sub(earlier.0));
-        match self.stage {
-            Stage::Gathering if since(self.stage_since) > self.rules.gather_timeout => {
-                let (have, want) = (self.members.len(), self.rules.ranks);
-                let limit = self.rules.gather_timeout.as_secs();
-                self.fail(
-                    format!("only {have} of {want} ranks joined in {limit} s"),
-                    now,
-                    effects,
-                );
+    fn tick(&mut self, effects: &mut Vec<Effect>) {
+        let now = self.now;
+        if self.stage.is_over() {
+            return;
+        }
+        self.forgive_own_absence();
+        self.find_lost(effects);
+        let due = self
+            .rules
+            .checkpoint_interval
+            .is_some_and(|interval| now.since(self.checkpoint_since) >= interval);
+        if self.stage == Stage::Training && due {
+            self.checkpoint_since = now;
+            self.ask(CommandKind::Checkpoint { by_time: true }, effects);
+        }
+    }
+}
+
+impl Parting {
+    fn reason(&self, name: &str) -> String {
+        match self {
+            Self::Regrouped => format!("{name} is at the step boundary"),
+            Self::Broken { error } => {
+                let what = error.lines().next().unwrap_or_default();
+                format!("{name}: {what}")
             }
-            Stage::Connecting if since(self.stage_since) > self.rules.gather_timeout => {
-                let late: Vec<String> = self
-                    .members
-                    .iter()
-                    .filter(|(_, member)| !member.ready)
-                    .map(|(&id, _)| self.name(id))
-                    .collect();
-                let limit = self.rules.gather_timeout.as_secs();
-                let error = format!("not connected after {limit} s: {}", late.join(", "));
-                self.fail(error, now, effects);
-            }
-            Stage::Training => {
-                let due = self
-                    .rules
-                    .checkpoint_interval
-                    .is_some_and(|interval| since(self.checkpoint_since) >= interval);
-                if due {
-                    self.checkpoint_since = now;
-                    self.ask(CommandKind::Checkpoint { by_time: true }, effects);
-                }
-            }
-            _ => {}
+            Self::Diverged => format!("{name} holds other weights than the rest"),
         }
     }
 }

@@ -3,11 +3,12 @@
 //!
 //! Commands come in through a bounded channel, records and checkpoints go out through bounded
 //! channels. What happens at a step boundary follows from the summed statistics alone, so every
-//! rank does the same at the same step.
+//! rank does the same at the same step. A failed collective operation ends the turn and leaves the
+//! replica at a revision that others can go on from.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,18 +17,24 @@ use tracing::{info, warn};
 
 use crate::collective::Collective;
 use crate::data::blueprint::Blueprint;
-use crate::data::prefetch::{Patience, Prefetcher};
+use crate::data::held_out::HeldOutSpec;
+use crate::data::prefetch::{Delivery, Patience, Prefetcher};
 use crate::evaluate::HeldOut;
 use crate::ids::{CommandId, Generation, Rank, Step};
 use crate::model::encoder::Precision;
-use crate::run::command::{Command, CommandRecord, CommandStage};
-use crate::run::ledger::{Consumed, Ledger};
+use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage, Directive};
+use crate::run::event::{Parting, Placement};
+use crate::run::ledger::Consumed;
 use crate::run::progress::{Progress, StepPlan};
-use crate::store::manifest::Reason;
+use crate::run::standing::{Activity, Seat, Standing};
+use crate::store::manifest::CheckpointManifest;
+use crate::telemetry::pulse::Pulse;
 use crate::telemetry::{Evaluation, EvaluationMoment, StepMetrics, Stopwatch};
-use crate::train::compute::boundary::Taken;
+use crate::train::abort::Abort;
+use crate::train::replica::{Boundary, Replica, compare};
 use crate::train::snapshot::Snapshots;
-use crate::train::step::{Engine, Update};
+use crate::train::state::Restored;
+use crate::train::step::Update;
 use crate::train::sums::Sums;
 
 mod boundary;
@@ -35,229 +42,387 @@ mod boundary;
 /// How long the loader may take for a batch, with nothing coming from the corpus's storage, before
 /// the wait is a named failure.
 const BATCH_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long a paused lead rank waits for a command before it tells the others that the pause lasts.
+const PAUSE_PULSE: Duration = Duration::from_millis(500);
 
 /// What the worker's shell tells the compute thread.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Inbox {
+    /// Take a seat.
+    Assign(Box<Offer>),
     /// Where the lead rank's rendezvous store listens.
-    Rendezvous(String),
+    Rendezvous {
+        generation: Generation,
+        address: String,
+    },
     /// For the lead rank only.
     Command(Command),
+    /// For the lead rank only: end the generation at the next boundary.
+    Regroup(Generation),
+    /// A checkpoint exists.
+    Published(Step),
+}
+
+/// A seat in a generation, and what it takes to fill it.
+#[derive(Debug)]
+pub struct Offer {
+    pub placement: Placement,
+    /// The checkpoint that the lead rank continues from, where the state comes from the store.
+    pub restored: Option<Restored>,
+    /// Commands that may have to be applied again.
+    pub replay: Vec<CommandRecord>,
+    /// The step of the newest checkpoint.
+    pub published: Option<Step>,
 }
 
 /// What the compute thread tells the worker's shell.
 #[derive(Clone, Debug)]
 pub enum Outbox {
+    /// Without a generation.
+    Idle {
+        parting: Option<(Generation, Parting)>,
+        standing: Option<Standing>,
+    },
     RendezvousReady {
+        generation: Generation,
         address: String,
     },
-    Ready,
+    Ready {
+        seat: Seat,
+        standing: Standing,
+    },
     Step(Box<StepMetrics>),
     Evaluation(Evaluation),
     Outcome {
         command: Command,
         stage: CommandStage,
     },
+    /// The files of a checkpoint are in the store.
+    Stored(Box<CheckpointManifest>),
+    /// The last step is taken, and all snapshots are stored.
+    Ended {
+        seat: Seat,
+        standing: Standing,
+        stopped: bool,
+    },
 }
 
-/// How the loop ended.
+/// How a turn in a generation ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// On command, with steps left to take.
-    pub stopped: bool,
+pub enum Turn {
+    /// No step is left to take; `stopped` where a command said so.
+    Ended { stopped: bool },
+    /// The ranks come together anew.
+    Regrouped,
 }
 
-/// Steps between two checkpoints and two evaluations.
+/// Steps between two checkpoints, two evaluations and two comparisons of the weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Intervals {
     pub checkpoint_steps: Option<u64>,
     pub evaluation_steps: Option<u64>,
-}
-
-/// The part of the training state that is not in the engine.
-#[derive(Clone, Debug)]
-pub struct Position {
-    pub progress: Progress,
-    pub ledger: Ledger,
-    /// Rows that the weights have seen, over all phases.
-    pub rows: u64,
-    /// Whether this life of the run begins with weights that no step of this run has touched.
-    pub fresh: bool,
+    pub comparison_steps: u64,
 }
 
 /// Commands as they reach a rank.
+#[derive(Debug, Default)]
 pub struct CommandQueue {
-    pub inbox: Receiver<Inbox>,
-    /// Commands of earlier lives of the run that may have to be applied again.
+    /// Commands that the state may hold already.
     pub replay: Vec<CommandRecord>,
     pub waiting: VecDeque<Command>,
+    /// The generation that is to end at the next boundary.
+    pub regroup: Option<Generation>,
+    /// The newest checkpoint that is known to exist.
+    pub published: Option<Step>,
 }
 
-/// One rank, once its group is formed and its state is in place.
-pub struct Trainer {
-    pub rank: Rank,
-    pub generation: Generation,
+/// What a rank works with in all generations.
+pub struct Tools {
     pub blueprint: Blueprint,
     pub prefetcher: Prefetcher,
-    pub held_out: HeldOut,
+    pub held_out: HeldOutSpec,
     pub precision: Precision,
     pub intervals: Intervals,
-    pub engine: Engine,
-    pub collective: Box<dyn Collective>,
-    pub position: Position,
+    pub inbox: Receiver<Inbox>,
     pub commands: CommandQueue,
     pub outbox: Sender<Outbox>,
-    /// The lead rank's.
-    pub snapshots: Option<Snapshots>,
-    /// A checkpoint that waits for an earlier upload.
-    pub owed: Option<Reason>,
-    /// The step of the newest checkpoint. Commands at the same step change no weights, and the
-    /// journal knows them: a step has one checkpoint.
+    pub snapshots: Snapshots,
+    pub pulse: Pulse,
+    pub abort: Abort,
+    /// Where the lead of the newest generation is found; it may be known before the seat is.
+    pub rendezvous: Option<(Generation, String)>,
+    /// The step of the newest snapshot that was handed over. Commands at the same step change no
+    /// weights, and the journal knows them: a step has one checkpoint.
     pub saved: Option<Step>,
 }
 
-impl CommandQueue {
-    fn receive(&mut self, message: &Inbox) {
-        match message {
-            Inbox::Command(command) => self.waiting.push_back(*command),
-            Inbox::Rendezvous(_) => warn!("a rendezvous came after the group was formed"),
-        }
-    }
+/// A rank's turn in one generation, once its group is formed and its state is that of all.
+pub struct Trainer<'a> {
+    pub tools: &'a mut Tools,
+    pub replica: &'a mut Replica,
+    pub seat: Seat,
+    pub collective: Box<dyn Collective>,
+    /// This rank's share of the held-out rows, read when they are first scored.
+    pub held_out: Option<HeldOut>,
+    /// A checkpoint that waits for an earlier upload.
+    pub owed: bool,
+}
 
+impl CommandQueue {
     /// The command for the boundary after `boundary`: first what an earlier life applied there.
     fn next(&mut self, boundary: Step, last_applied: CommandId) -> Option<Command> {
-        while let Ok(message) = self.inbox.try_recv() {
-            self.receive(&message);
-        }
-        self.replay
-            .retain(|record| record.command.id > last_applied);
+        self.replay.retain(|record| match record.stage {
+            CommandStage::Applied { step } if step > boundary => true,
+            _ => record.command.id > last_applied,
+        });
         let due = self.replay.iter().position(|record| match record.stage {
             CommandStage::Applied { step } => step <= boundary,
             CommandStage::Accepted | CommandStage::Refused { .. } => true,
         });
-        due.map(|due| self.replay.remove(due).command)
-            .or_else(|| self.waiting.pop_front())
+        if let Some(due) = due {
+            return Some(self.replay.remove(due).command);
+        }
+        let replay = &self.replay;
+        self.waiting.retain(|command| {
+            command.id > last_applied && replay.iter().all(|known| known.command.id != command.id)
+        });
+        self.waiting.pop_front()
     }
 }
 
-impl Trainer {
-    /// Steps until the schedule's end, or until a stop.
-    pub fn run(mut self) -> Result<Ended> {
-        if self.position.fresh {
-            self.evaluate(EvaluationMoment::Start, self.position.progress.phase)?;
+impl Tools {
+    /// Takes in what has come.
+    pub fn receive(&mut self, message: Inbox) {
+        match message {
+            Inbox::Command(command) => self.commands.waiting.push_back(command),
+            Inbox::Regroup(generation) => self.commands.regroup = Some(generation),
+            Inbox::Published(step) => {
+                self.commands.published = self.commands.published.max(Some(step));
+            }
+            Inbox::Rendezvous {
+                generation,
+                address,
+            } => self.rendezvous = Some((generation, address)),
+            Inbox::Assign(_) => warn!("a seat was given to a rank that has one"),
+        }
+    }
+
+    pub fn tell(&self, message: Outbox) -> Result<()> {
+        self.outbox
+            .blocking_send(message)
+            .context("the worker's shell has ended")
+    }
+}
+
+impl Trainer<'_> {
+    /// Steps until the schedule's end, a stop, or the end of the generation.
+    pub fn run(mut self) -> Result<Turn> {
+        let turn = self.steps()?;
+        let progress = &self.replica.position.progress;
+        if let Turn::Ended { .. } = turn {
+            info!(step = %progress.step, finished = progress.finished, "the last step is taken");
+        }
+        self.collective.leave();
+        Ok(turn)
+    }
+
+    fn steps(&mut self) -> Result<Turn> {
+        // What an earlier generation agreed on and did not come to the end of.
+        self.pass_boundary()?;
+        if self.replica.position.fresh {
+            let phase = self.replica.position.progress.phase;
+            self.evaluate(EvaluationMoment::Start, phase)?;
+            self.replica.position.fresh = false;
+            self.replica.position.changed();
         }
         self.settle_old_commands()?;
-        let opening = self
-            .sums(self.position.progress.step)
-            .agree(self.collective.as_ref())?;
-        let mut stop = self.boundary(None, opening.directive)?;
-        while !stop {
-            let Some(plan) = self.position.progress.next_step(&self.blueprint.schedule) else {
-                break;
+        let mut is_first = true;
+        loop {
+            let position = &self.replica.position;
+            if position.stopped {
+                return Ok(Turn::Ended { stopped: true });
+            }
+            let regroups = if let Some(phase) = position.paused {
+                self.stay_paused(phase)?
+            } else if is_first {
+                is_first = false;
+                let phase = position.progress.phase;
+                self.agree_between_steps(phase)?
+            } else {
+                let schedule = &self.tools.blueprint.schedule;
+                let Some(plan) = position.progress.next_step(schedule) else {
+                    return Ok(Turn::Ended { stopped: false });
+                };
+                self.step(&plan)?
             };
-            stop = self.step(&plan)?;
+            if regroups {
+                return Ok(Turn::Regrouped);
+            }
         }
-        let progress = &self.position.progress;
-        info!(step = %progress.step, finished = progress.finished, "the last step is taken");
-        let ended = Ended {
-            stopped: !progress.finished,
-        };
-        self.collective.leave();
-        Ok(ended)
+    }
+
+    /// A boundary that no step leads to. True when the generation ends there.
+    fn agree_between_steps(&mut self, phase: usize) -> Result<bool> {
+        let step = self.replica.position.progress.step;
+        let directive = self.sums(step).agree(self.collective.as_ref())?.directive;
+        let command = command_of(directive);
+        if command.is_some() || self.is_checkpoint_due() {
+            self.begin_boundary(Boundary {
+                phase,
+                after_step: false,
+                phase_ended: false,
+                command,
+            });
+            self.pass_boundary()?;
+        }
+        Ok(directive == Some(Directive::Regroup))
+    }
+
+    /// Waits for what ends the pause, a moment at a time.
+    fn stay_paused(&mut self, phase: usize) -> Result<bool> {
+        if self.is_lead() && self.tools.commands.waiting.is_empty() {
+            match self.tools.inbox.recv_timeout(PAUSE_PULSE) {
+                Ok(message) => self.tools.receive(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("the worker's shell has ended"),
+            }
+        }
+        self.agree_between_steps(phase)
+    }
+
+    fn begin_boundary(&mut self, boundary: Boundary) {
+        self.replica.position.boundary = Some(boundary);
+        self.replica.position.changed();
+    }
+
+    fn is_lead(&self) -> bool {
+        self.seat.rank == Rank(0)
     }
 
     /// Reports the decays that the checkpoint holds but whose effect the journal missed: the
     /// coordinator died in between.
     fn settle_old_commands(&self) -> Result<()> {
-        let progress = &self.position.progress;
-        let step = progress.phase_start;
-        for CommandRecord { command, stage } in &self.commands.replay {
+        let progress = &self.replica.position.progress;
+        for CommandRecord { command, stage } in &self.tools.commands.replay {
             if *stage == CommandStage::Accepted && command.id <= progress.last_command {
+                let step = match command.kind {
+                    CommandKind::Decay { .. } => progress.phase_start,
+                    _ => progress.step,
+                };
                 self.report(*command, CommandStage::Applied { step })?;
             }
         }
         Ok(())
     }
 
-    fn tell(&self, message: Outbox) -> Result<()> {
-        self.outbox
-            .blocking_send(message)
-            .context("the worker's shell has ended")
-    }
-
-    /// Empty statistics with the lead's command for the boundary after `boundary`.
+    /// Empty statistics with the lead's directive for the boundary after `boundary`.
     fn sums(&mut self, boundary: Step) -> Sums {
-        let sources = self.blueprint.corpus.manifest().sources().count();
-        let mut sums = Sums::new(sources, self.collective.world());
-        if self.rank == Rank(0) {
-            sums.directive = self
-                .commands
-                .next(boundary, self.position.progress.last_command);
+        let sources = self.tools.blueprint.corpus.manifest().sources().count();
+        let mut sums = Sums::new(sources, self.seat.world);
+        while let Ok(message) = self.tools.inbox.try_recv() {
+            self.tools.receive(message);
+        }
+        if self.is_lead() {
+            let last = self.replica.position.progress.last_command;
+            let command = self.tools.commands.next(boundary, last);
+            let regroups = self.tools.commands.regroup == Some(self.seat.generation);
+            sums.directive = match command {
+                Some(command) => Some(Directive::Command(command)),
+                None => regroups.then_some(Directive::Regroup),
+            };
         }
         sums
     }
 
-    /// Takes one step and what belongs to the boundary after it. True when the run stops there.
+    /// Takes one step and what belongs to the boundary after it. True when the generation ends
+    /// there.
     fn step(&mut self, plan: &StepPlan) -> Result<bool> {
         let watch = Stopwatch::start();
-        let world = self.collective.world();
-        let expected: Vec<_> = self
-            .plan_after(plan)
-            .map(|next| Blueprint::share(&next, self.rank, world))
-            .into_iter()
-            .collect();
-        let wanted = Blueprint::share(plan, self.rank, world);
-        let patience = Patience {
-            limit: BATCH_TIMEOUT,
-            fetched_bytes: &|| self.blueprint.corpus.received_bytes(),
-        };
-        let delivery = self.prefetcher.take(&wanted, &expected, patience)?;
+        let delivery = self.batch(plan)?;
         let mut local = self.sums(plan.step);
-        let bad_rows = self
-            .engine
-            .accumulate(&delivery.batch, self.phase_key(plan), &mut local)?;
-        local.bad_rows[self.rank.0 as usize] = bad_rows;
+        let phase_key = self.phase_key(plan);
+        let bad_rows = self.replica.engine.accumulate(
+            &delivery.batch,
+            phase_key,
+            &mut local,
+            &self.tools.pulse,
+        )?;
+        local.bad_rows[self.seat.rank.0 as usize] = bad_rows;
         let agreeing = Stopwatch::start();
         let sums = local.agree(self.collective.as_ref())?;
         let agree_seconds = agreeing.seconds();
         self.refuse_non_finite_loss(plan, &sums)?;
         let update = self
+            .replica
             .engine
             .update(self.collective.as_ref(), sums.masked, plan.learning_rate)
             .with_context(|| self.describe(plan, Blueprint::rows(plan)))?;
-        let before = self.position.progress.clone();
+        let before = self.replica.position.progress.clone();
         let phase_ended = self.enter(plan, &sums);
-        if self.rank == Rank(0) {
-            let timing = Timing {
-                seconds: watch.seconds(),
-                data_wait_seconds: delivery.wait.as_secs_f64(),
-                collective_seconds: update.collective_seconds + agree_seconds,
-            };
-            let metrics = self.metrics(&before, plan, &sums, StepCost { update, timing });
-            self.tell(Outbox::Step(Box::new(metrics)))?;
+        self.begin_boundary(Boundary {
+            phase: plan.phase,
+            after_step: true,
+            phase_ended,
+            command: command_of(sums.directive),
+        });
+        let timing = Timing {
+            seconds: watch.seconds(),
+            data_wait_seconds: delivery.wait.as_secs_f64(),
+            collective_seconds: update.collective_seconds + agree_seconds,
+        };
+        self.tools
+            .pulse
+            .own_time(timing.seconds - timing.collective_seconds - timing.data_wait_seconds);
+        let metrics = self.metrics(&before, plan, &sums, StepCost { update, timing });
+        self.tools.tell(Outbox::Step(Box::new(metrics)))?;
+        self.pass_boundary()?;
+        if plan
+            .step
+            .0
+            .is_multiple_of(self.tools.intervals.comparison_steps)
+        {
+            compare(self.replica, self.collective.as_ref())?;
         }
-        self.boundary(Some(Taken { plan, phase_ended }), sums.directive)
+        Ok(sums.directive == Some(Directive::Regroup))
+    }
+
+    /// This rank's rows of a step; those of the next are prepared.
+    fn batch(&self, plan: &StepPlan) -> Result<Delivery> {
+        let _during = self.tools.pulse.during(Activity::Data);
+        let Seat { rank, world, .. } = self.seat;
+        let expected: Vec<_> = self
+            .plan_after(plan)
+            .map(|next| Blueprint::share(&next, rank, world))
+            .into_iter()
+            .collect();
+        let wanted = Blueprint::share(plan, rank, world);
+        let patience = Patience {
+            limit: BATCH_TIMEOUT,
+            fetched_bytes: &|| self.tools.blueprint.corpus.received_bytes(),
+            given_up: &|| self.tools.abort.is_over(self.seat.generation),
+        };
+        self.tools.prefetcher.take(&wanted, &expected, patience)
     }
 
     fn phase_key(&self, plan: &StepPlan) -> u32 {
-        self.blueprint.phases[plan.phase].builder.plan.phase()
+        self.tools.blueprint.phases[plan.phase].builder.plan.phase()
     }
 
     /// The step after `plan`, were no command given.
     fn plan_after(&self, plan: &StepPlan) -> Option<StepPlan> {
-        let mut progress = self.position.progress.clone();
+        let mut progress = self.replica.position.progress.clone();
         progress.advance(
             plan,
-            self.blueprint.step_tokens(plan),
-            &self.blueprint.schedule,
+            self.tools.blueprint.step_tokens(plan),
+            &self.tools.blueprint.schedule,
         );
-        progress.next_step(&self.blueprint.schedule)
+        progress.next_step(&self.tools.blueprint.schedule)
     }
 
     /// Enters a step that was taken into progress and ledger. True when it ended its phase.
     fn enter(&mut self, plan: &StepPlan, sums: &Sums) -> bool {
-        let phase = &self.blueprint.schedule.phases[plan.phase].name;
-        for (index, institution, source) in self.blueprint.corpus.manifest().sources() {
+        let phase = &self.tools.blueprint.schedule.phases[plan.phase].name;
+        for (index, institution, source) in self.tools.blueprint.corpus.manifest().sources() {
             let counts = sums.sources[index.0 as usize];
             let consumed = Consumed {
                 tokens: counts.tokens,
@@ -265,16 +430,17 @@ impl Trainer {
                 documents: counts.documents,
             };
             let name = institution.name_of(source);
-            self.position.ledger.add(phase, &name, consumed);
+            self.replica.position.ledger.add(phase, &name, consumed);
         }
-        self.position.rows += u64::from(plan.rows);
-        self.position
+        self.replica.position.rows += u64::from(plan.rows);
+        self.replica
+            .position
             .progress
-            .advance(plan, sums.tokens(), &self.blueprint.schedule)
+            .advance(plan, sums.tokens(), &self.tools.blueprint.schedule)
     }
 
     fn refuse_non_finite_loss(&self, plan: &StepPlan, sums: &Sums) -> Result<()> {
-        let world = u64::from(self.collective.world());
+        let world = u64::from(self.seat.world);
         let Some((first, count)) = sums.bad_rows.iter().flatten().next() else {
             return Ok(());
         };
@@ -290,8 +456,9 @@ impl Trainer {
 
     /// A step and some of its rows in words, for errors.
     fn describe(&self, plan: &StepPlan, rows: Range<u64>) -> String {
-        let phase = &self.blueprint.schedule.phases[plan.phase].name;
+        let phase = &self.tools.blueprint.schedule.phases[plan.phase].name;
         let sources = self
+            .tools
             .blueprint
             .sources_of(plan.phase, rows.clone())
             .join(", ");
@@ -311,12 +478,13 @@ impl Trainer {
         sums: &Sums,
         StepCost { update, timing }: StepCost,
     ) -> StepMetrics {
-        let schedule = &self.blueprint.schedule;
-        let progress = &self.position.progress;
+        let schedule = &self.tools.blueprint.schedule;
+        let progress = &self.replica.position.progress;
         let phase = &schedule.phases[plan.phase];
         let next = &schedule.phases[progress.phase];
         let masked = sums.masked.max(1) as f64;
         let sources: BTreeMap<String, u64> = self
+            .tools
             .blueprint
             .corpus
             .manifest()
@@ -347,13 +515,20 @@ impl Trainer {
             remaining_tokens: progress.remaining_tokens(schedule),
             grad_norm: update.gradient_norm,
             sources,
-            ranks: self.collective.world(),
-            generation: self.generation,
             seconds: timing.seconds,
+            ranks: self.seat.world,
+            generation: self.seat.generation,
             tokens_per_second: sums.tokens() as f64 / timing.seconds,
             data_wait_fraction: timing.data_wait_seconds / timing.seconds,
             collective_fraction: timing.collective_seconds / timing.seconds,
         }
+    }
+}
+
+fn command_of(directive: Option<Directive>) -> Option<Command> {
+    match directive {
+        Some(Directive::Command(command)) => Some(command),
+        Some(Directive::Regroup) | None => None,
     }
 }
 

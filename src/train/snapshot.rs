@@ -1,7 +1,11 @@
 //! Checkpoints as the lead rank takes them: a copy of the state in host memory, handed to the
 //! uploader. Training stops for the copy alone.
 
-use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -16,6 +20,9 @@ use crate::store::manifest::{CheckpointManifest, MANIFEST_VERSION, Reason};
 use crate::telemetry::wall_clock;
 use crate::train::state::{STATE_VERSION, TrainingState, write_tensors};
 use crate::train::step::Engine;
+
+/// How often room for a snapshot is looked for.
+const ROOM_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A checkpoint on its way to the store.
 #[derive(Debug)]
@@ -49,6 +56,8 @@ pub struct Snapshots {
     /// Files that are the same in every checkpoint: the tokenizer's.
     pub constant_files: Vec<(String, Bytes)>,
     pub uploads: Sender<Snapshot>,
+    /// How many were handed over and are not in the store yet; the uploader counts down.
+    pub in_flight: Arc<AtomicU64>,
 }
 
 impl Snapshots {
@@ -57,20 +66,30 @@ impl Snapshots {
         self.uploads.capacity() > 0
     }
 
-    /// Copies the state and hands it over; waits where an earlier snapshot still waits.
-    pub fn take(&self, engine: &Engine, moment: Moment<'_>) -> Result<()> {
-        let snapshot = self.copy(engine, moment)?;
-        match self.uploads.try_send(snapshot) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(snapshot)) => self
-                .uploads
-                .blocking_send(snapshot)
-                .context("the uploader has ended"),
-            Err(TrySendError::Closed(_)) => anyhow::bail!("the uploader has ended"),
+    /// Whether the files of all snapshots are in the store.
+    pub fn all_stored(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// Hands a snapshot over; waits where an earlier one still waits, and not longer than until
+    /// `given_up`. False where it was given up.
+    pub fn hand_over(&self, mut snapshot: Snapshot, given_up: impl Fn() -> bool) -> Result<bool> {
+        loop {
+            match self.uploads.try_send(snapshot) {
+                Ok(()) => {
+                    self.in_flight.fetch_add(1, Ordering::SeqCst);
+                    return Ok(true);
+                }
+                Err(TrySendError::Closed(_)) => anyhow::bail!("the uploader has ended"),
+                Err(TrySendError::Full(_)) if given_up() => return Ok(false),
+                Err(TrySendError::Full(waiting)) => snapshot = waiting,
+            }
+            std::thread::sleep(ROOM_INTERVAL);
         }
     }
 
-    fn copy(&self, engine: &Engine, moment: Moment<'_>) -> Result<Snapshot> {
+    /// Copies the state.
+    pub fn copy(&self, engine: &Engine, moment: Moment<'_>) -> Result<Snapshot> {
         let Moment {
             reason,
             generation,

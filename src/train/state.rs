@@ -32,15 +32,15 @@ pub struct TrainingState {
     pub progress: Progress,
 }
 
-/// What a rank reads of a checkpoint before it begins.
+/// What the lead rank reads of a checkpoint before it begins.
 #[derive(Clone, Debug)]
 pub struct Restored {
     pub state: TrainingState,
     pub ledger: Ledger,
     /// The checkpoint's URL, for errors.
     pub origin: String,
-    /// `config.json`, `model.safetensors` and `optimizer.safetensors`; the lead rank reads them,
-    /// the others get their tensors from it.
+    /// `config.json`, `model.safetensors` and `optimizer.safetensors`, where more than the position
+    /// is wanted.
     pub tensors: Option<TensorFiles>,
     /// Leave the checkpoint's phase for this run's own ([`Ledger::first_of_branch`]).
     pub branch: bool,

@@ -17,6 +17,7 @@ use crate::model::encoder::{Encoder, Model, Precision};
 use crate::model::head::MaskedLoss;
 use crate::model::input::{PackedInput, Targets};
 use crate::telemetry::Stopwatch;
+use crate::telemetry::pulse::Pulse;
 use crate::train::optimizer::{Parameter, StableAdamW};
 use crate::train::sums::Sums;
 
@@ -90,6 +91,7 @@ impl Engine {
         batch: &Batch,
         phase: u32,
         sums: &mut Sums,
+        pulse: &Pulse,
     ) -> Result<Option<(RowIndex, u64)>> {
         let _ = self.gradient.zero_();
         sums.count(batch);
@@ -101,6 +103,7 @@ impl Engine {
             .map(|parameter| &parameter.tensor)
             .collect();
         for rows in batch.rows.chunks(self.rules.micro_rows) {
+            pulse.tick();
             let micro = MicroBatch::pack(rows);
             let Some(loss) = self.forward(&encoder, &micro, phase)? else {
                 continue;

@@ -7,7 +7,7 @@ use tch::Tensor;
 use crate::collective::Collective;
 use crate::data::batch::{Batch, SourceCounts};
 use crate::ids::RowIndex;
-use crate::run::command::{Command, DIRECTIVE_SLOTS, decode_directive, encode_directive};
+use crate::run::command::{DIRECTIVE_SLOTS, Directive, decode_directive, encode_directive};
 
 /// What one rank saw in its share of a step; after [`Sums::agree`], what all of them saw.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,8 +20,8 @@ pub struct Sums {
     pub sources: Vec<SourceCounts>,
     /// Rows of the first micro-batch with a non-finite loss, by rank: first row and how many.
     pub bad_rows: Vec<Option<(RowIndex, u64)>>,
-    /// The lead rank's command for this boundary.
-    pub directive: Option<Command>,
+    /// The lead rank's for this boundary.
+    pub directive: Option<Directive>,
 }
 
 const FIXED: usize = 3 + DIRECTIVE_SLOTS;
@@ -101,7 +101,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::ids::CommandId;
-    use crate::run::command::CommandKind;
+    use crate::run::command::{Command, CommandKind};
 
     #[test]
     fn what_is_encoded_is_decoded() {
@@ -115,10 +115,10 @@ mod tests {
             chunks: 3,
         };
         sums.bad_rows[2] = Some((RowIndex(0), 4));
-        sums.directive = Some(Command {
+        sums.directive = Some(Directive::Command(Command {
             id: CommandId(3),
             kind: CommandKind::Stop,
-        });
+        }));
         assert_eq!(Sums::new(2, 3).decode(&sums.encode()), sums);
     }
 }

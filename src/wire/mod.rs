@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::ids::{CommandId, Generation, Rank, Step};
+use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
+use crate::run::event::{Introduction, MemberId, Parting, Placement};
+use crate::run::standing::{Beat, Standing};
 use crate::store::address::CheckpointAddress;
+use crate::store::manifest::CheckpointManifest;
+use crate::telemetry::{Evaluation, StepMetrics};
 
 #[allow(
     clippy::pedantic,
@@ -30,47 +36,93 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the coordinator tells a rank.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     Welcome {
-        member: u64,
+        member: MemberId,
+        epoch: Epoch,
+        /// The run's configuration, its paths absolute.
         run_json: String,
+        /// Metrics up to this step are in the store.
+        stored_step: Step,
     },
     Assign(Assignment),
+    /// Where the store of a generation listens, through which its ranks find each other.
     Rendezvous {
         generation: Generation,
         address: String,
     },
     Command(Command),
-    Shutdown {
+    /// End the generation at the next step boundary.
+    Regroup {
+        generation: Generation,
+    },
+    /// Give the generation up at once.
+    Abort {
+        generation: Generation,
         reason: String,
+    },
+    /// A checkpoint exists.
+    Published {
+        step: Step,
+    },
+    /// End the process; its supervisor starts another where `restart` says so.
+    Dismiss {
+        reason: String,
+        restart: bool,
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    pub rank: Rank,
-    pub world: u32,
-    pub generation: Generation,
-    /// The checkpoint to continue from.
+    pub placement: Placement,
+    /// The checkpoint to read, where the state comes from the store.
     pub resume_from: Option<CheckpointAddress>,
     /// Whether to leave the checkpoint's stable phase for the decay at once.
     pub branch: bool,
-    /// Commands of earlier lives of the run that may have to be applied again.
+    /// Commands that may have to be applied again.
     pub replay: Vec<CommandRecord>,
+    /// The step of the newest checkpoint.
+    pub published: Option<Step>,
 }
 
 /// What a rank tells the coordinator.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
-    RendezvousReady { address: String },
-    Ready,
-    Step { json: String },
-    Evaluation { json: String },
-    Checkpoint { json: String },
-    Outcome { id: CommandId, stage: CommandStage },
-    Failed { error: String },
-    Finished { stopped: bool },
+    Idle {
+        parting: Option<(Generation, Parting)>,
+        standing: Option<Standing>,
+    },
+    RendezvousReady {
+        generation: Generation,
+        address: String,
+    },
+    Ready {
+        generation: Generation,
+        standing: Standing,
+    },
+    Step(Box<StepMetrics>),
+    Evaluation(Evaluation),
+    /// Its files are stored.
+    Checkpoint(Box<CheckpointManifest>),
+    Outcome {
+        id: CommandId,
+        stage: CommandStage,
+    },
+    Failed {
+        error: String,
+    },
+    Finished {
+        generation: Generation,
+        stopped: bool,
+    },
+    Beat(Beat),
+    /// A scheduler will take the machine away.
+    Leaving {
+        reason: String,
+    },
 }
 
 /// Connects to a coordinator; every call has to answer within `timeout`, streams excepted.
@@ -85,6 +137,16 @@ pub async fn connect(url: &str) -> Result<CoordinatorClient<Channel>, tonic::tra
     Ok(CoordinatorClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Tells a coordinator that ranks which it may wait for will not come.
+pub async fn give_up(url: &str, error: &str) -> anyhow::Result<()> {
+    let request = proto::GiveUpRequest {
+        error: error.to_owned(),
+    };
+    let mut client = connect(url).await?;
+    tokio::time::timeout(CONNECT_TIMEOUT, client.give_up(request)).await??;
+    Ok(())
 }
 
 fn missing(field: &str) -> Status {
@@ -134,66 +196,21 @@ impl TryFrom<proto::Command> for Command {
     }
 }
 
-impl From<CommandRecord> for proto::Replay {
-    fn from(record: CommandRecord) -> Self {
-        let applied_step = match record.stage {
-            CommandStage::Applied { step } => Some(step.0),
-            CommandStage::Accepted | CommandStage::Refused { .. } => None,
-        };
-        Self {
-            command: Some(record.command.into()),
-            applied_step,
-        }
-    }
+/// What crosses as JSON.
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what crosses has names for keys")
 }
 
-impl TryFrom<proto::Replay> for CommandRecord {
-    type Error = Status;
-
-    fn try_from(replay: proto::Replay) -> Result<Self, Status> {
-        let command = replay
-            .command
-            .ok_or_else(|| missing("the replayed command"))?
-            .try_into()?;
-        let stage =
-            replay
-                .applied_step
-                .map_or(CommandStage::Accepted, |step| CommandStage::Applied {
-                    step: Step(step),
-                });
-        Ok(Self { command, stage })
-    }
+fn from_json<T: DeserializeOwned>(json: &str) -> Result<T, Status> {
+    // The cause is not passed on: it quotes.
+    serde_json::from_str(json).map_err(|_| Status::invalid_argument("the message is malformed"))
 }
 
 impl From<Order> for proto::Order {
     fn from(order: Order) -> Self {
-        use proto::order::Kind;
-        let kind = match order {
-            Order::Welcome { member, run_json } => {
-                Kind::Welcome(proto::Welcome { member, run_json })
-            }
-            Order::Assign(assignment) => Kind::Assign(proto::Assign {
-                rank: assignment.rank.0,
-                world: assignment.world,
-                generation: assignment.generation.0,
-                resume_from: assignment.resume_from.map(|checkpoint| proto::Checkpoint {
-                    run_url: checkpoint.run_url,
-                    step: checkpoint.step.0,
-                }),
-                branch: assignment.branch,
-                replay: assignment.replay.into_iter().map(Into::into).collect(),
-            }),
-            Order::Rendezvous {
-                generation,
-                address,
-            } => Kind::Rendezvous(proto::Rendezvous {
-                generation: generation.0,
-                address,
-            }),
-            Order::Command(command) => Kind::Command(command.into()),
-            Order::Shutdown { reason } => Kind::Shutdown(proto::Shutdown { reason }),
-        };
-        Self { kind: Some(kind) }
+        Self {
+            json: to_json(&order),
+        }
     }
 }
 
@@ -201,97 +218,32 @@ impl TryFrom<proto::Order> for Order {
     type Error = Status;
 
     fn try_from(order: proto::Order) -> Result<Self, Status> {
-        use proto::order::Kind;
-        Ok(
-            match order.kind.ok_or_else(|| missing("the order's kind"))? {
-                Kind::Welcome(welcome) => Self::Welcome {
-                    member: welcome.member,
-                    run_json: welcome.run_json,
-                },
-                Kind::Assign(assign) => Self::Assign(Assignment {
-                    rank: Rank(assign.rank),
-                    world: assign.world,
-                    generation: Generation(assign.generation),
-                    resume_from: assign.resume_from.map(|checkpoint| CheckpointAddress {
-                        run_url: checkpoint.run_url,
-                        step: Step(checkpoint.step),
-                    }),
-                    branch: assign.branch,
-                    replay: assign
-                        .replay
-                        .into_iter()
-                        .map(CommandRecord::try_from)
-                        .collect::<Result<_, _>>()?,
-                }),
-                Kind::Rendezvous(rendezvous) => Self::Rendezvous {
-                    generation: Generation(rendezvous.generation),
-                    address: rendezvous.address,
-                },
-                Kind::Command(command) => Self::Command(command.try_into()?),
-                Kind::Shutdown(shutdown) => Self::Shutdown {
-                    reason: shutdown.reason,
-                },
-            },
-        )
+        from_json(&order.json)
     }
 }
 
 impl Report {
-    pub fn into_proto(self, member: u64) -> proto::RankReport {
-        use proto::rank_report::Kind;
-        let kind = match self {
-            Self::RendezvousReady { address } => Kind::RendezvousAddress(address),
-            Self::Ready => Kind::Ready(proto::Empty {}),
-            Self::Step { json } => Kind::StepJson(json),
-            Self::Evaluation { json } => Kind::EvaluationJson(json),
-            Self::Checkpoint { json } => Kind::CheckpointJson(json),
-            Self::Outcome { id, stage } => Kind::Outcome(outcome(id, stage)),
-            Self::Failed { error } => Kind::Failed(error),
-            Self::Finished { stopped } => Kind::Finished(proto::Finished { stopped }),
-        };
+    pub fn into_proto(self, member: MemberId) -> proto::RankReport {
         proto::RankReport {
-            member,
-            kind: Some(kind),
+            member: member.0,
+            json: to_json(&self),
         }
     }
-}
 
-fn outcome(id: CommandId, stage: CommandStage) -> proto::CommandOutcome {
-    use proto::command_outcome::Stage;
-    let stage = match stage {
-        CommandStage::Accepted => None,
-        CommandStage::Applied { step } => Some(Stage::AppliedStep(step.0)),
-        CommandStage::Refused { reason } => Some(Stage::Refused(reason)),
-    };
-    proto::CommandOutcome { id: id.0, stage }
-}
-
-impl TryFrom<proto::rank_report::Kind> for Report {
-    type Error = Status;
-
-    fn try_from(kind: proto::rank_report::Kind) -> Result<Self, Status> {
-        use proto::command_outcome::Stage;
-        use proto::rank_report::Kind;
-        Ok(match kind {
-            Kind::RendezvousAddress(address) => Self::RendezvousReady { address },
-            Kind::Ready(_) => Self::Ready,
-            Kind::StepJson(json) => Self::Step { json },
-            Kind::EvaluationJson(json) => Self::Evaluation { json },
-            Kind::CheckpointJson(json) => Self::Checkpoint { json },
-            Kind::Outcome(outcome) => Self::Outcome {
-                id: CommandId(outcome.id),
-                stage: match outcome
-                    .stage
-                    .ok_or_else(|| missing("the outcome's stage"))?
-                {
-                    Stage::AppliedStep(step) => CommandStage::Applied { step: Step(step) },
-                    Stage::Refused(reason) => CommandStage::Refused { reason },
-                },
-            },
-            Kind::Failed(error) => Self::Failed { error },
-            Kind::Finished(finished) => Self::Finished {
-                stopped: finished.stopped,
-            },
-        })
+    pub fn parse(report: &proto::RankReport) -> Result<Self, Status> {
+        from_json(&report.json)
     }
+}
+
+/// A rank's first words.
+pub fn join_request(epoch: Epoch, introduction: &Introduction) -> proto::JoinRequest {
+    proto::JoinRequest {
+        version: VERSION.to_owned(),
+        epoch: epoch.0,
+        introduction: to_json(introduction),
+    }
+}
+
+pub fn introduction(request: &proto::JoinRequest) -> Result<Introduction, Status> {
+    from_json(&request.introduction)
 }

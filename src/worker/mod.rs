@@ -1,272 +1,357 @@
 //! A rank's process: joins the coordinator, feeds the compute thread and uploads its checkpoints.
 //!
-//! tokio carries orders, reports and uploads; the compute thread owns every tensor. When the
-//! coordinator's connection ends before the run does, the rank ends too.
+//! tokio carries orders, reports and uploads; the compute thread owns every tensor. What to do
+//! about what happens is decided in [`state`]. A rank that has a seat steps on while the
+//! coordinator is away, and looks for it in the store.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
-use tokio_stream::StreamExt;
-use tonic::Streaming;
-use tonic::transport::Channel;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tracing::{debug, info};
 
-use crate::collective::CollectiveError;
 use crate::config::RunConfig;
 use crate::coordinator::claim::host_name;
 use crate::diagnosis;
-use crate::train::compute::{Ended, Inbox, Outbox};
-use crate::wire::proto::coordinator_client::CoordinatorClient;
-use crate::wire::proto::{JoinRequest, Order as WireOrder};
-use crate::wire::{self, Order, Report, VERSION};
+use crate::ids::Epoch;
+use crate::run::state::Millis;
+use crate::telemetry::pulse::Pulse;
+use crate::train::abort::Abort;
+use crate::train::compute::{Inbox, Offer, Outbox};
+use crate::wire::{Assignment, Report};
+use crate::worker::link::{LinkEvent, Told, Whereabouts};
 use crate::worker::setup::{Launch, start_compute};
+use crate::worker::state::{Effect, Event, Exit, Limits, RankState, ToCompute};
 
+mod link;
 mod restore;
 mod setup;
+pub mod state;
 mod upload;
 mod weights;
 
-/// Reports that may wait; the compute thread waits when reports are not taken.
-const REPORTS_MAX: usize = 256;
-/// How long a coordinator may take to come up, and to answer a report.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const REPORT_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the coordinator may take to say good-bye.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a rank that lost a peer lets that peer's own report go first.
-const PEERS_WORDS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages that may wait; the compute thread waits when they are not taken.
+const TOLD_MAX: usize = 256;
+const TICK: Duration = Duration::from_millis(100);
+/// How long the first coordinator may take to come up, before the supervisor is asked again where
+/// it is.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long last words may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Joins the coordinator at `url` and works until the run is over.
-pub async fn work(url: &str) -> Result<()> {
-    let mut client = connect(url).await?;
-    let request = JoinRequest {
-        version: VERSION.to_owned(),
-        host: host_name(),
-        process: std::process::id(),
+pub async fn work(url: &str) -> Result<Exit> {
+    let limits = Limits {
+        orphan: CONNECT_TIMEOUT,
+        ..Limits::default()
     };
-    let mut orders = client
-        .join(request)
-        .await
-        .map_err(|status| {
-            anyhow!(
-                "the coordinator at {url} refused this rank: {}",
-                status.message()
-            )
-        })?
-        .into_inner();
-    let Order::Welcome { member, run_json } = next_order(&mut orders).await? else {
-        bail!("the coordinator at {url} did not welcome this rank first");
-    };
-    let config: RunConfig =
-        serde_json::from_str(&run_json).context("the coordinator's run is malformed")?;
-    let (reports, to_send) = mpsc::channel(REPORTS_MAX);
-    let sender = tokio::spawn(send_reports(client, member, to_send));
+    let (tell_link, links) = mpsc::channel(TOLD_MAX);
     let mut rank = RankProcess {
-        config,
-        reports,
+        state: RankState::new(limits, host_name(), std::process::id(), Millis(0)),
+        whereabouts: Whereabouts {
+            url: url.to_owned(),
+            config: None,
+            epoch: Epoch(0),
+        },
+        link: None,
+        links_made: 0,
+        tell_link,
+        reports: None,
         compute: None,
+        pulse: Pulse::default(),
+        abort: Abort::default(),
     };
-    let outcome = match rank.follow(&mut orders).await {
-        Err(error) if lost_a_peer(&error) => Err(cause_of_loss(error, &mut orders).await),
-        outcome => outcome,
-    };
-    if let Err(error) = &outcome
-        && !error.is::<Dismissed>()
-    {
-        let error = diagnosis::describe(error);
-        // A broken connection to the coordinator is what `sender` reports below.
-        let _ = rank.reports.send(Report::Failed { error }).await;
-    }
-    drop(rank);
-    let sent = sender.await.context("the report sender broke")?;
-    match outcome {
-        Ok(()) => {
-            sent?;
-            farewell(&mut orders).await;
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+    rank.connect();
+    let exit = rank.follow(links).await?;
+    rank.farewell().await;
+    Ok(exit)
 }
 
-/// The coordinator ended the run: the reason is its to report.
-#[derive(Debug, thiserror::Error)]
-#[error("the coordinator ended the run: {0}")]
-pub struct Dismissed(String);
-
 struct RankProcess {
-    config: RunConfig,
-    reports: mpsc::Sender<Report>,
-    compute: Option<SyncSender<Inbox>>,
+    state: RankState,
+    whereabouts: Whereabouts,
+    link: Option<JoinHandle<()>>,
+    links_made: u64,
+    tell_link: mpsc::Sender<Told>,
+    reports: Option<(mpsc::Sender<Report>, JoinHandle<()>)>,
+    compute: Option<ComputeHandle>,
+    pulse: Pulse,
+    abort: Abort,
+}
+
+/// The compute thread, seen from outside.
+struct ComputeHandle {
+    inbox: SyncSender<Inbox>,
+    ended: oneshot::Receiver<Result<()>>,
+    told: mpsc::Receiver<Outbox>,
+    /// None when it has ended in order, because the compute thread has.
+    uploader: Option<JoinHandle<Result<()>>>,
+    /// The offer that is being read from the store.
+    offer: Option<JoinHandle<Result<Box<Offer>>>>,
+}
+
+/// What the loop woke up for.
+enum Woken {
+    Link(Box<Told>),
+    Told(Box<Outbox>),
+    Offer(Result<Box<Offer>>),
+    Broke(anyhow::Error),
+    Tick,
 }
 
 impl RankProcess {
-    /// Follows orders until the compute thread has taken its last step.
-    async fn follow(&mut self, orders: &mut Streaming<WireOrder>) -> Result<()> {
-        let mut ended: Option<oneshot::Receiver<Result<Ended>>> = None;
-        let mut background = None;
+    /// Follows orders until the process has to end.
+    async fn follow(&mut self, mut links: mpsc::Receiver<Told>) -> Result<Exit> {
+        let started = Instant::now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                order = next_order(orders) => match order? {
-                    Order::Assign(assignment) => {
-                        let restored = restore::restore(&self.config, &assignment).await?;
-                        let (uploader, queue) = upload::start(&self.config, self.reports.clone())?;
-                        let (outbox, forwarder) = outbox(self.reports.clone());
-                        background = Some((forwarder, uploader));
-                        let config = self.config.clone();
-                        let (inbox, receiver) = start_compute(Launch {
-                            config, assignment, restored, outbox, uploads: queue,
-                        })?;
-                        self.compute = Some(inbox);
-                        ended = Some(receiver);
+            let woken = tokio::select! {
+                biased;
+                woken = next_of_compute(&mut self.compute) => woken,
+                told = links.recv() => {
+                    let told = told.context("this process keeps a sender")?;
+                    Woken::Link(Box::new(told))
+                }
+                _ = ticks.tick() => Woken::Tick,
+            };
+            let now = Millis(started.elapsed().as_millis() as u64);
+            let event = match woken {
+                Woken::Link(told) => {
+                    let (number, event) = *told;
+                    if number == self.links_made {
+                        self.on_link(event)?
+                    } else {
+                        None
                     }
-                    Order::Rendezvous { address, .. } => self.tell(Inbox::Rendezvous(address))?,
-                    Order::Command(command) => self.tell(Inbox::Command(command))?,
-                    Order::Shutdown { reason } => bail!(Dismissed(reason)),
-                    Order::Welcome { .. } => bail!("the coordinator welcomed this rank twice"),
-                },
-                outcome = wait(&mut ended) => {
-                    if let Some((forwarder, uploader)) = background.take() {
-                        forwarder.await.context("the report queue broke")?;
-                        // Where an upload failed, that is why the thread ended.
-                        uploader.await.context("the uploader broke")??;
-                    }
-                    let Ended { stopped } = outcome?;
-                    self.reports.send(Report::Finished { stopped }).await
-                        .context("the coordinator is gone")?;
-                    return Ok(());
+                }
+                Woken::Told(told) => Some(Event::Told(*told)),
+                Woken::Offer(Ok(offer)) => {
+                    self.tell_compute(Inbox::Assign(offer))?;
+                    None
+                }
+                Woken::Offer(Err(error)) | Woken::Broke(error) => Some(Event::Broke {
+                    error: diagnosis::describe(&error),
+                }),
+                Woken::Tick => Some(Event::Tick {
+                    beat: self.pulse.beat(),
+                }),
+            };
+            let Some(event) = event else {
+                continue;
+            };
+            let mut effects: VecDeque<Effect> = self.state.handle(event, now).into();
+            while let Some(effect) = effects.pop_front() {
+                if let Some(exit) = self.execute(effect)? {
+                    return Ok(exit);
                 }
             }
         }
     }
 
-    fn tell(&self, message: Inbox) -> Result<()> {
-        let compute = self
-            .compute
-            .as_ref()
-            .context("an order came before the assignment")?;
+    fn on_link(&mut self, event: LinkEvent) -> Result<Option<Event>> {
+        Ok(Some(match event {
+            LinkEvent::Welcomed {
+                member,
+                epoch,
+                run_json,
+                stored_step,
+                reports,
+                sender,
+            } => {
+                info!(%epoch, "joined the coordinator");
+                self.reports = Some((reports, sender));
+                self.whereabouts.epoch = epoch;
+                if self.compute.is_none() {
+                    let config: RunConfig = serde_json::from_str(&run_json)
+                        .context("the coordinator's run is malformed")?;
+                    self.state.set_orphan_limit(config.timeouts.coordinator);
+                    self.whereabouts.config = Some(config.clone());
+                    self.compute = Some(self.start(config)?);
+                }
+                Event::Welcomed {
+                    member,
+                    epoch,
+                    stored_step,
+                }
+            }
+            LinkEvent::Order(order) => Event::Order(order),
+            LinkEvent::Replied {
+                unknown,
+                stored_step,
+            } => Event::Replied {
+                unknown,
+                stored_step,
+            },
+            LinkEvent::Refused(reason) => {
+                let url = &self.whereabouts.url;
+                Event::Refused {
+                    reason: format!("the coordinator at {url} refused this rank: {reason}"),
+                }
+            }
+            LinkEvent::Ended(error) => {
+                debug!(%error, "no connection to the coordinator");
+                self.reports = None;
+                Event::Unlinked { error }
+            }
+        }))
+    }
+
+    fn start(&self, config: RunConfig) -> Result<ComputeHandle> {
+        let (outbox, told) = mpsc::channel(TOLD_MAX);
+        let (uploader, uploads, in_flight) = upload::start(&config, outbox.clone())?;
+        let (inbox, ended) = start_compute(Launch {
+            config,
+            outbox,
+            uploads,
+            in_flight,
+            pulse: self.pulse.clone(),
+            abort: self.abort.clone(),
+        })?;
+        Ok(ComputeHandle {
+            inbox,
+            ended,
+            told,
+            uploader: Some(uploader),
+            offer: None,
+        })
+    }
+
+    fn execute(&mut self, effect: Effect) -> Result<Option<Exit>> {
+        match effect {
+            Effect::Connect(_) => self.connect(),
+            Effect::Report(report) => {
+                if let Some((reports, _)) = &self.reports
+                    && reports.try_send(report).is_err()
+                {
+                    // Nobody takes them: the end of the connection is on its way, or made so.
+                    self.drop_link();
+                }
+            }
+            Effect::Seat(assignment) => self.take_offer(assignment)?,
+            Effect::Compute(order) => self.tell_compute(match order {
+                ToCompute::Rendezvous {
+                    generation,
+                    address,
+                } => Inbox::Rendezvous {
+                    generation,
+                    address,
+                },
+                ToCompute::Command(command) => Inbox::Command(command),
+                ToCompute::Regroup(generation) => Inbox::Regroup(generation),
+                ToCompute::Published(step) => Inbox::Published(step),
+            })?,
+            Effect::Abort(generation) => self.abort.abort(generation),
+            Effect::Exit(exit) => return Ok(Some(exit)),
+        }
+        Ok(None)
+    }
+
+    fn connect(&mut self) {
+        self.drop_link();
+        self.links_made += 1;
+        self.link = Some(link::start(
+            self.links_made,
+            self.whereabouts.clone(),
+            self.state.introduction(),
+            self.tell_link.clone(),
+        ));
+    }
+
+    fn drop_link(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.abort();
+        }
+        self.reports = None;
+    }
+
+    /// Reads the checkpoint that a seat needs, beside everything else.
+    fn take_offer(&mut self, assignment: Assignment) -> Result<()> {
+        let config = self.whereabouts.config.clone();
+        let config = config.context("a seat came before the run's settings")?;
+        let compute = self.compute.as_mut().context("a seat came too early")?;
+        compute.offer = Some(tokio::spawn(async move {
+            let restored = match &assignment.resume_from {
+                Some(address) => Some(restore::restore(&config, address, assignment.branch).await?),
+                None => None,
+            };
+            Ok(Box::new(Offer {
+                placement: assignment.placement,
+                restored,
+                replay: assignment.replay,
+                published: assignment.published,
+            }))
+        }));
+        Ok(())
+    }
+
+    fn tell_compute(&self, message: Inbox) -> Result<()> {
+        let compute = self.compute.as_ref();
+        let compute = compute.context("an order came before the compute thread was started")?;
         compute
+            .inbox
             .try_send(message)
             .map_err(|error| anyhow!("the compute thread does not listen: {error}"))
     }
-}
 
-/// Turns what the compute thread tells into reports, in order, until the thread ends.
-fn outbox(reports: mpsc::Sender<Report>) -> (mpsc::Sender<Outbox>, JoinHandle<()>) {
-    let (outbox, mut told) = mpsc::channel(REPORTS_MAX);
-    let forwarder = tokio::spawn(async move {
-        while let Some(message) = told.recv().await {
-            let report = match message {
-                Outbox::RendezvousReady { address } => Ok(Report::RendezvousReady { address }),
-                Outbox::Ready => Ok(Report::Ready),
-                Outbox::Step(step) => {
-                    serde_json::to_string(&step).map(|json| Report::Step { json })
-                }
-                Outbox::Evaluation(evaluation) => {
-                    serde_json::to_string(&evaluation).map(|json| Report::Evaluation { json })
-                }
-                Outbox::Outcome { command, stage } => Ok(Report::Outcome {
-                    id: command.id,
-                    stage,
-                }),
-            };
-            let report = report.unwrap_or_else(|error| Report::Failed {
-                error: error.to_string(),
-            });
-            if reports.send(report).await.is_err() {
-                return;
-            }
+    /// Lets the last reports out.
+    async fn farewell(&mut self) {
+        if let Some((reports, sender)) = self.reports.take() {
+            drop(reports);
+            // A coordinator that does not take them has other news of this rank's end.
+            let _ = timeout(FAREWELL_TIMEOUT, sender).await;
         }
-    });
-    (outbox, forwarder)
-}
-
-/// The compute thread's end; waits forever before it has started.
-async fn wait(ended: &mut Option<oneshot::Receiver<Result<Ended>>>) -> Result<Ended> {
-    match ended {
-        Some(receiver) => receiver.await.context("the compute thread broke")?,
-        None => std::future::pending().await,
     }
 }
 
-async fn connect(url: &str) -> Result<CoordinatorClient<Channel>> {
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    loop {
-        match wire::connect(url).await {
-            Ok(client) => return Ok(client),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(error).with_context(|| {
-                    format!(
-                        "no coordinator answers at {url}\n  \
-                        hint: start one with `cohort coordinate RUN.yaml`"
-                    )
-                });
-            }
-            Err(error) => debug!(%error, "the coordinator does not answer yet"),
+/// What comes from the compute thread and its helpers; waits forever before it has started.
+async fn next_of_compute(compute: &mut Option<ComputeHandle>) -> Woken {
+    let Some(ComputeHandle {
+        ended,
+        told,
+        uploader,
+        offer,
+        ..
+    }) = compute
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        Some(told) = told.recv() => Woken::Told(Box::new(told)),
+        read = read_offer(offer) => Woken::Offer(read),
+        error = upload_error(uploader) => Woken::Broke(error),
+        outcome = ended => Woken::Broke(match outcome {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => anyhow!("the compute thread has ended too early"),
+            Err(_) => anyhow!("the compute thread broke"),
+        }),
+    }
+}
+
+/// Why the uploader ended before its time; waits forever where it did not.
+async fn upload_error(uploader: &mut Option<JoinHandle<Result<()>>>) -> anyhow::Error {
+    if let Some(working) = uploader {
+        let outcome = working.await;
+        *uploader = None;
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(error) => return anyhow!(error).context("the uploader broke"),
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    std::future::pending().await
 }
 
-async fn next_order(orders: &mut Streaming<WireOrder>) -> Result<Order> {
-    match orders.next().await {
-        Some(Ok(order)) => Ok(Order::try_from(order)?),
-        Some(Err(status)) => bail!(
-            "the connection to the coordinator broke: {}",
-            status.message()
-        ),
-        None => bail!("the coordinator hung up"),
-    }
-}
-
-async fn send_reports(
-    mut client: CoordinatorClient<Channel>,
-    member: u64,
-    mut reports: mpsc::Receiver<Report>,
-) -> Result<()> {
-    while let Some(report) = reports.recv().await {
-        timeout(REPORT_TIMEOUT, client.report(report.into_proto(member)))
-            .await
-            .context("the coordinator does not answer")?
-            .map_err(|status| anyhow!("the coordinator refused a report: {}", status.message()))?;
-    }
-    Ok(())
-}
-
-fn lost_a_peer(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let cause = cause.downcast_ref();
-        matches!(cause, Some(CollectiveError::PeerLost { .. }))
-    })
-}
-
-/// The peer that ended knows why, and tells the coordinator at this moment: what it says comes
-/// before what its end did to this rank.
-async fn cause_of_loss(error: anyhow::Error, orders: &mut Streaming<WireOrder>) -> anyhow::Error {
-    match shutdown_within(PEERS_WORDS_TIMEOUT, orders).await {
-        Some(reason) => Dismissed(reason).into(),
-        None => error,
-    }
-}
-
-/// Waits for the coordinator's good-bye, so that it never takes this rank's end for a death.
-async fn farewell(orders: &mut Streaming<WireOrder>) {
-    let reason = shutdown_within(FAREWELL_TIMEOUT, orders).await;
-    info!(reason = reason.unwrap_or_default(), "good-bye");
-}
-
-async fn shutdown_within(limit: Duration, orders: &mut Streaming<WireOrder>) -> Option<String> {
-    let said = timeout(limit, async {
-        while let Ok(order) = next_order(orders).await {
-            if let Order::Shutdown { reason } = order {
-                return Some(reason);
-            }
-        }
-        None
-    });
-    said.await.ok().flatten()
+async fn read_offer(offer: &mut Option<JoinHandle<Result<Box<Offer>>>>) -> Result<Box<Offer>> {
+    let Some(reading) = offer else {
+        return std::future::pending().await;
+    };
+    let read = reading.await;
+    *offer = None;
+    read.context("reading the checkpoint broke")?
 }

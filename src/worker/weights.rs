@@ -1,13 +1,11 @@
-//! The weights and moments that a rank begins with: fresh, of another model or training, from a
-//! checkpoint, or from the lead rank.
+//! The weights and moments that a lead rank begins with: fresh, of another model or training, or
+//! from a checkpoint.
 
 use anyhow::{Context, Result, anyhow};
-use tch::{Tensor, no_grad};
+use tch::no_grad;
 use tracing::{info, warn};
 
-use crate::collective::Collective;
 use crate::config::{RunConfig, Start};
-use crate::ids::Rank;
 use crate::model::composer::ComposerCheckpoint;
 use crate::model::config::ModelConfig;
 use crate::model::encoder::Model;
@@ -137,23 +135,4 @@ pub(super) fn load_tensors(engine: &mut Engine, files: &TensorFiles, origin: &st
         .optimizer
         .load_state(&moments, steps)
         .map_err(|error| anyhow!("{origin}/optimizer.safetensors: {error}"))
-}
-
-/// Gives every rank the lead rank's weights, moments and steps.
-pub(super) fn spread(engine: &mut Engine, collective: &dyn Collective) -> Result<()> {
-    if collective.world() == 1 {
-        return Ok(());
-    }
-    no_grad(|| {
-        for parameter in engine.model.parameters.iter() {
-            collective.broadcast(&parameter.tensor.detach(), Rank(0))?;
-        }
-        for (_, moment) in engine.optimizer.state_dict() {
-            collective.broadcast(&moment, Rank(0))?;
-        }
-        let steps = Tensor::from_slice(&[engine.optimizer.steps() as i64]).to_device(device());
-        collective.broadcast(&steps, Rank(0))?;
-        engine.optimizer.set_steps(steps.int64_value(&[0]) as u64);
-        Ok(())
-    })
 }

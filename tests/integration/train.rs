@@ -17,6 +17,7 @@ mod damage;
 mod decay;
 mod inspect;
 mod operate;
+mod recovery;
 mod refusals;
 mod resume;
 mod s3;

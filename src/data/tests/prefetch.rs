@@ -20,6 +20,7 @@ fn patience() -> Patience<'static> {
     Patience {
         limit: TIMEOUT,
         fetched_bytes: &|| 0,
+        given_up: &|| false,
     }
 }
 
@@ -160,6 +161,7 @@ fn short(fetched_bytes: &dyn Fn() -> u64) -> Patience<'_> {
     Patience {
         limit: Duration::from_millis(1),
         fetched_bytes,
+        given_up: &|| false,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
-use crate::run::event::Effect;
+use crate::run::event::{Effect, Entry};
 use crate::run::progress::decay_from;
 use crate::run::schedule::PhaseKind;
-use crate::run::state::{Millis, RunState, Stage};
+use crate::run::state::{RunState, Stage};
 
 impl RunState {
     /// Takes an operator's command, or refuses it with the reason.
@@ -13,22 +13,19 @@ impl RunState {
         let id = CommandId(self.next_command);
         self.next_command += 1;
         let command = Command { id, kind };
-        let (stage, lead) = match (self.refusal(kind), self.lead()) {
-            (Some(reason), _) => (CommandStage::Refused { reason }, None),
-            (None, None) => (
-                CommandStage::Refused {
-                    reason: "no rank leads yet".to_owned(),
-                },
-                None,
-            ),
-            (None, Some(lead)) => (CommandStage::Accepted, Some(lead)),
+        let stage = match self.refusal(kind) {
+            Some(reason) => CommandStage::Refused { reason },
+            None => CommandStage::Accepted,
         };
         let record = CommandRecord { command, stage };
-        if let Some(member) = lead {
+        if record.stage == CommandStage::Accepted {
             effects.push(Effect::Journal {
-                record: record.clone(),
+                entry: Entry::Command(record.clone()),
             });
-            effects.push(Effect::Command { member, command });
+            // A later lead gets it with its seat.
+            if let Some(member) = self.lead() {
+                effects.push(Effect::Command { member, command });
+            }
         }
         let note = match &record.stage {
             CommandStage::Refused { reason } => format!("{} refused: {reason}", kind.verb()),
@@ -39,13 +36,51 @@ impl RunState {
         record
     }
 
+    /// The commands that the ranks of the lineage may have to apply, by id; what their state holds
+    /// already they pass over.
+    pub fn replay(&self) -> Vec<CommandRecord> {
+        let Some(lineage) = self.lineage else {
+            return Vec::new();
+        };
+        let wanted = |record: &&CommandRecord| match (&record.stage, record.command.kind) {
+            (CommandStage::Accepted, _) => true,
+            (CommandStage::Refused { .. }, _) => false,
+            (CommandStage::Applied { step }, CommandKind::Decay { .. }) => *step >= lineage.step,
+            (CommandStage::Applied { .. }, _) => record.command.id >= lineage.first_command,
+        };
+        self.commands.values().filter(wanted).cloned().collect()
+    }
+
+    /// Settles what was commanded in a lineage that is no more: of what was accepted in an earlier
+    /// epoch only decays are done by others, and a stop that took effect has to do so again.
+    pub(super) fn begin_lineage(&mut self, effects: &mut Vec<Effect>) -> CommandId {
+        let of_epoch = self.first_command_of_epoch;
+        for record in self.commands.values_mut() {
+            let is_old = record.command.id < of_epoch;
+            record.stage = match (record.command.kind, &record.stage) {
+                (CommandKind::Stop, CommandStage::Applied { .. }) if !is_old => {
+                    CommandStage::Accepted
+                }
+                (CommandKind::Decay { .. }, _) => continue,
+                (_, CommandStage::Accepted) if is_old => CommandStage::Refused {
+                    reason: "the ranks that it was meant for are gone".to_owned(),
+                },
+                _ => continue,
+            };
+            effects.push(Effect::Journal {
+                entry: Entry::Command(record.clone()),
+            });
+        }
+        CommandId(self.next_command)
+    }
+
     /// Why a command cannot be taken now. The ranks decide again at the step boundary.
     fn refusal(&self, kind: CommandKind) -> Option<String> {
         let pending = self.commands.values().find(|record| {
             record.stage == CommandStage::Accepted && kind.repeats(record.command.kind)
         });
         match (&self.stage, kind) {
-            (Stage::Gathering | Stage::Connecting, _) => {
+            (Stage::Gathering | Stage::Connecting, _) if self.position.is_none() => {
                 return Some(format!("the run has not started training: {}", self.reason));
             }
             (Stage::Ending | Stage::Finished | Stage::Stopped | Stage::Failed, _) => {
@@ -86,15 +121,17 @@ impl RunState {
         &mut self,
         id: CommandId,
         stage: &CommandStage,
-        now: Millis,
         effects: &mut Vec<Effect>,
     ) {
         let Some(record) = self.commands.get_mut(&id) else {
             return;
         };
+        if record.stage == *stage {
+            return;
+        }
         record.stage.clone_from(stage);
         effects.push(Effect::Journal {
-            record: record.clone(),
+            entry: Entry::Command(record.clone()),
         });
         let kind = record.command.kind;
         let verb = kind.verb();
@@ -102,9 +139,13 @@ impl RunState {
             CommandStage::Applied { step } => {
                 let reason = format!("{verb} (command {id}) took effect after step {step}");
                 match kind {
-                    CommandKind::Pause => self.enter(Stage::Paused, reason, now, effects),
-                    CommandKind::Resume => self.enter(Stage::Training, reason, now, effects),
-                    CommandKind::Stop => self.enter(Stage::Ending, reason, now, effects),
+                    // Late news of a generation that is over.
+                    _ if !matches!(self.stage, Stage::Training | Stage::Paused) => {
+                        effects.push(Effect::Note { reason });
+                    }
+                    CommandKind::Pause => self.enter(Stage::Paused, reason, effects),
+                    CommandKind::Resume => self.enter(Stage::Training, reason, effects),
+                    CommandKind::Stop => self.enter(Stage::Ending, reason, effects),
                     CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {
                         effects.push(Effect::Note { reason });
                     }

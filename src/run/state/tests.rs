@@ -2,9 +2,12 @@
 
 use crate::corpus::mixture::{Mixture, repeats};
 use crate::corpus::{Institution, Manifest, Source, Split, StoredFile, TokenizerInfo};
-use crate::run::command::{Command, CommandKind, CommandStage};
+use crate::run::command::{Command, CommandStage};
 use crate::run::progress::Progress;
 use crate::run::schedule::{PhaseKind, PhaseSettings, Shape};
+
+use crate::run::event::{Attachment, Introduction, MemberRecord, Origin, Placement};
+use crate::run::standing::{Activity, Seat};
 
 use super::*;
 
@@ -13,9 +16,11 @@ const HOUR: Duration = Duration::from_hours(1);
 fn rules(ranks: u32) -> Rules {
     Rules {
         ranks,
+        min_ranks: 1,
         gather_timeout: HOUR,
         checkpoint_interval: None,
         schedule: schedule(),
+        limits: Limits::default(),
     }
 }
 
@@ -45,29 +50,117 @@ fn schedule() -> Schedule {
     }
 }
 
-fn joined(process: u32) -> Event {
-    Event::Joined {
+fn new(ranks: u32, past: Past) -> RunState {
+    RunState::new(rules(ranks), past, Epoch(1), Millis(0))
+}
+
+/// The members in the order of joining, from 1.
+fn member(number: u64) -> MemberId {
+    MemberId(MemberId::first_of(Epoch(1)).0 + number - 1)
+}
+
+fn introduction(process: u32) -> Introduction {
+    Introduction {
         host: "host".to_owned(),
         process,
+        member: None,
+        attachment: Attachment::Opening,
+        standing: None,
     }
 }
 
-fn training(ranks: u32) -> RunState {
-    let mut state = RunState::new(rules(ranks), &[], CommandId(1), Millis(0));
-    for process in 0..ranks {
-        state.handle(joined(process), Millis(0));
+fn joined(process: u32) -> Event {
+    Event::Joined(introduction(process))
+}
+
+fn free(number: u64, standing: Option<Standing>) -> Event {
+    Event::Idle {
+        member: member(number),
+        parting: None,
+        standing,
     }
-    for member in 1..=ranks {
-        state.handle(
-            Event::Ready {
-                member: MemberId(member.into()),
+}
+
+fn parted(number: u64, generation: u64, revision: u64) -> Event {
+    Event::Idle {
+        member: member(number),
+        parting: Some((
+            Generation(generation),
+            Parting::Broken {
+                error: "a peer is lost".to_owned(),
             },
-            Millis(0),
-        );
+        )),
+        standing: Some(standing(revision)),
+    }
+}
+
+fn standing(revision: u64) -> Standing {
+    Standing {
+        lineage: Generation(1),
+        revision,
+        step: Step(revision / 2),
+        paused: false,
+        ended: None,
+    }
+}
+
+fn seat(generation: u64, rank: u32, world: u32) -> Seat {
+    Seat {
+        generation: Generation(generation),
+        rank: Rank(rank),
+        world,
+    }
+}
+
+fn ready(number: u64, generation: u64) -> Event {
+    Event::Ready {
+        member: member(number),
+        generation: Generation(generation),
+        standing: standing(0),
+    }
+}
+
+/// The seats that were given.
+fn seats(effects: &[Effect]) -> Vec<(MemberId, Placement)> {
+    let given = effects.iter().filter_map(|effect| match effect {
+        Effect::Assign { member, placement } => Some((*member, *placement)),
+        _ => None,
+    });
+    given.collect()
+}
+
+fn training(ranks: u32) -> RunState {
+    let mut state = new(ranks, Past::default());
+    for process in 1..=ranks {
+        state.handle(joined(process), Millis(0));
+        state.handle(free(process.into(), None), Millis(0));
+    }
+    state.handle(Event::Restorable { step: None }, Millis(0));
+    for number in 1..=ranks {
+        state.handle(ready(number.into(), 1), Millis(0));
     }
     assert_eq!(state.stage, Stage::Training);
     state.handle(at(Step(5), PhaseKind::Stable), Millis(0));
     state
+}
+
+/// Signs of life of some members, and a tick, a second at a time.
+fn live(state: &mut RunState, from: u64, to: u64, members: &[u64]) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for second in from..=to {
+        for &number in members {
+            let beat = Beat {
+                activity: Activity::Computing,
+                ticks: second,
+                own_seconds: 1.0,
+            };
+            let member = member(number);
+            let event = Event::Beat { member, beat };
+            effects.extend(state.handle(event, Millis(second * 1000)));
+        }
+        effects.extend(state.handle(Event::Tick, Millis(second * 1000)));
+    }
+    effects
 }
 
 fn at(step: Step, phase_kind: PhaseKind) -> Event {
@@ -77,15 +170,19 @@ fn at(step: Step, phase_kind: PhaseKind) -> Event {
         phase: phase_kind.to_string(),
         phase_kind,
     };
-    Event::StepTaken { position }
+    Event::StepTaken {
+        position,
+        seconds: 1.0,
+    }
 }
 
 fn ask(state: &mut RunState, kind: CommandKind) -> CommandStage {
     let effects = state.handle(Event::CommandAsked { kind }, Millis(0));
-    match effects.last() {
-        Some(Effect::Answer { record }) => record.stage.clone(),
-        other => panic!("an asked command is answered, not {other:?}"),
-    }
+    let answer = effects.into_iter().find_map(|effect| match effect {
+        Effect::Answer { record } => Some(record.stage),
+        _ => None,
+    });
+    answer.expect("an asked command is answered")
 }
 
 fn refused(state: &mut RunState, kind: CommandKind) -> String {
@@ -99,32 +196,45 @@ const DECAY: CommandKind = CommandKind::Decay { tokens: None };
 
 #[test]
 fn members_become_ranks_in_the_order_of_joining() {
-    let mut state = RunState::new(rules(2), &[], CommandId(1), Millis(0));
+    let mut state = new(2, Past::default());
+    let effects = state.handle(joined(7), Millis(0));
     assert_eq!(
-        state.handle(joined(7), Millis(0)),
-        vec![Effect::Welcome {
-            member: MemberId(1)
-        }]
+        effects,
+        [Effect::Welcome { member: member(1) }, Effect::Restore]
     );
-    let effects = state.handle(joined(8), Millis(0));
-    let assign = |member, rank| Effect::Assign {
-        member: MemberId(member),
-        rank: Rank(rank),
-        world: 2,
-        generation: Generation(1),
+    assert_eq!(state.reason, "waiting for 2 ranks to join, 0 are here");
+    state.handle(joined(8), Millis(0));
+    state.handle(free(2, None), Millis(0));
+    state.handle(free(1, None), Millis(0));
+    assert_eq!(
+        state.reason,
+        "looking for the newest checkpoint that verifies"
+    );
+    let effects = state.handle(
+        Event::Restorable {
+            step: Some(Step(40)),
+        },
+        Millis(0),
+    );
+    assert!(
+        matches!(&effects[0], Effect::Journal { entry: Entry::Generation(record) }
+            if record.lineage_step == Step(40) && record.members.len() == 2),
+        "{effects:?}"
+    );
+    let placement = |rank| Placement {
+        seat: seat(1, rank, 2),
+        lineage: Generation(1),
+        origin: Origin::Store,
     };
-    assert_eq!(
-        effects[0],
-        Effect::Welcome {
-            member: MemberId(2)
-        }
-    );
-    assert_eq!(effects[1..3], [assign(1, 0), assign(2, 1)]);
-    let reason = "the run has its 2 ranks already".to_owned();
-    assert_eq!(
-        state.handle(joined(9), Millis(0)),
-        vec![Effect::Refuse { reason }]
-    );
+    let expected = [(member(1), placement(0)), (member(2), placement(1))];
+    assert_eq!(seats(&effects), expected);
+    // One that comes late is a spare.
+    state.handle(joined(9), Millis(0));
+    state.handle(free(3, None), Millis(0));
+    for number in [1, 2] {
+        state.handle(ready(number, 1), Millis(0));
+    }
+    assert_eq!(live(&mut state, 1, 20, &[1, 2, 3]), []);
 }
 
 #[test]
@@ -223,15 +333,16 @@ fn a_decay_that_repeats_a_source_too_often_is_refused() {
 
 #[test]
 fn commands_before_the_start_and_after_the_end_are_refused() {
-    let mut early = RunState::new(rules(1), &[], CommandId(1), Millis(0));
+    let mut early = new(1, Past::default());
     assert_eq!(
         refused(&mut early, CommandKind::Stop),
-        "the run has not started training: waiting for 1 ranks to join"
+        "the run has not started training: waiting for 1 ranks to join, 0 are here"
     );
     let mut done = training(1);
     done.handle(
         Event::RankFinished {
-            member: MemberId(1),
+            member: member(1),
+            generation: Generation(1),
             stopped: false,
         },
         Millis(0),
@@ -265,23 +376,277 @@ fn pause_and_resume_refuse_what_is_already_so() {
     );
 }
 
+/// The newest state leads, and all others get theirs from it.
 #[test]
-fn a_dead_rank_ends_the_run_with_its_name() {
-    let mut state = training(2);
-    let effects = state.handle(
-        Event::Left {
-            member: MemberId(2),
-        },
-        Millis(0),
-    );
-    let error = "rank 1 (process 1 on host) died after step 5".to_owned();
+fn the_others_go_on_without_a_dead_rank() {
+    let mut state = training(3);
     assert_eq!(
-        effects.last(),
-        Some(&Effect::End {
-            error: Some(error.clone())
-        })
+        state.handle(Event::Left { member: member(1) }, Millis(0)),
+        []
     );
-    assert_eq!((&state.stage, &state.reason), (&Stage::Failed, &error));
+    let effects = state.handle(parted(2, 1, 11), Millis(0));
+    let abort = |number| Effect::Abort {
+        member: member(number),
+        generation: Generation(1),
+        reason: "rank 1 (process 2 on host): a peer is lost".to_owned(),
+    };
+    assert_eq!(effects[0], abort(1));
+    assert_eq!(effects[1], abort(3));
+    assert_eq!(
+        state.reason,
+        "process 3 on host has yet to let go of the last generation"
+    );
+    let effects = state.handle(parted(3, 1, 12), Millis(10));
+    let placement = |rank| Placement {
+        seat: seat(2, rank, 2),
+        lineage: Generation(1),
+        origin: Origin::Ranks,
+    };
+    let expected = [(member(3), placement(0)), (member(2), placement(1))];
+    assert_eq!(seats(&effects), expected);
+}
+
+#[test]
+fn a_closed_connection_alone_may_come_back() {
+    let mut state = training(2);
+    state.handle(Event::Left { member: member(2) }, Millis(0));
+    let back = Introduction {
+        member: Some(member(2)),
+        attachment: Attachment::Working(seat(1, 1, 2)),
+        standing: Some(standing(0)),
+        ..introduction(2)
+    };
+    let effects = state.handle(Event::Joined(back), Millis(400));
+    assert_eq!(effects, [Effect::Welcome { member: member(2) }]);
+    assert_eq!(state.handle(Event::Tick, Millis(900)), []);
+    state.handle(Event::Left { member: member(2) }, Millis(1000));
+    state.handle(Event::Tick, Millis(1800));
+    assert_eq!(state.stage, Stage::Gathering);
+    assert!(
+        state.reason.contains("process 1 on host has yet to let go"),
+        "{}",
+        state.reason
+    );
+}
+
+#[test]
+fn a_rank_that_joins_gets_a_seat_at_a_boundary() {
+    let mut state = training(2);
+    state.handle(Event::Left { member: member(2) }, Millis(0));
+    state.handle(parted(1, 1, 10), Millis(0));
+    state.handle(ready(1, 2), Millis(0));
+    assert_eq!(
+        (state.stage.clone(), state.seated().count()),
+        (Stage::Training, 1)
+    );
+    state.handle(joined(9), Millis(0));
+    state.handle(free(3, None), Millis(0));
+    let effects = live(&mut state, 1, 2, &[1, 3]);
+    assert!(effects.contains(&Effect::Regroup {
+        member: member(1),
+        generation: Generation(2),
+    }));
+    let parted = Event::Idle {
+        member: member(1),
+        parting: Some((Generation(2), Parting::Regrouped)),
+        standing: Some(standing(20)),
+    };
+    let effects = state.handle(parted, Millis(2100));
+    let seats: Vec<_> = seats(&effects).iter().map(|(member, _)| *member).collect();
+    assert_eq!(seats, [member(1), member(3)]);
+}
+
+#[test]
+fn silent_and_hanging_ranks_are_dismissed_by_name() {
+    let mut silent = training(2);
+    let effects = live(&mut silent, 1, 8, &[1]);
+    let reason = "rank 1 (process 2 on host) has said nothing for 8 s: it is stopped or cut off";
+    assert!(effects.contains(&Effect::Dismiss {
+        member: member(2),
+        reason: reason.to_owned(),
+        restart: true,
+    }));
+    let mut hanging = training(2);
+    for step in 6..10 {
+        hanging.handle(at(Step(step), PhaseKind::Stable), Millis(0));
+    }
+    let stuck = |second: u64| Event::Beat {
+        member: member(2),
+        beat: Beat {
+            activity: Activity::Computing,
+            ticks: second.min(31),
+            own_seconds: if second > 3 { 9.0 } else { 1.0 },
+        },
+    };
+    let mut effects = Vec::new();
+    for second in 1..=42 {
+        effects.extend(hanging.handle(stuck(second), Millis(second * 1000)));
+        effects.extend(live(&mut hanging, second, second, &[1]));
+    }
+    let slow = "rank 1 (process 2 on host) computes 9.0 times longer than the other ranks";
+    assert!(effects.contains(&Effect::Note {
+        reason: slow.to_owned()
+    }));
+    let reason = "rank 1 (process 2 on host) got nothing done for 10 s: it hangs in computing";
+    assert!(effects.contains(&Effect::Dismiss {
+        member: member(2),
+        reason: reason.to_owned(),
+        restart: true,
+    }));
+}
+
+/// It heard nobody because it did not listen.
+#[test]
+fn a_coordinator_that_stood_still_blames_nobody() {
+    let mut state = training(2);
+    live(&mut state, 1, 3, &[1, 2]);
+    assert_eq!(state.handle(Event::Tick, Millis(60_000)), []);
+    assert_eq!(live(&mut state, 61, 62, &[1, 2]), []);
+}
+
+#[test]
+fn a_rank_whose_machine_is_taken_away_leaves_at_a_boundary() {
+    let mut state = training(2);
+    let leaving = Event::Leaving {
+        member: member(1),
+        reason: "SIGTERM".to_owned(),
+    };
+    let effects = state.handle(leaving, Millis(0));
+    assert!(effects.contains(&Effect::Regroup {
+        member: member(1),
+        generation: Generation(1),
+    }));
+    let parted = |number| Event::Idle {
+        member: member(number),
+        parting: Some((Generation(1), Parting::Regrouped)),
+        standing: Some(standing(20)),
+    };
+    state.handle(parted(1), Millis(10));
+    let effects = state.handle(parted(2), Millis(20));
+    let given = seats(&effects);
+    assert_eq!(given.len(), 1);
+    assert_eq!((given[0].0, given[0].1.seat), (member(2), seat(2, 0, 1)));
+}
+
+#[test]
+fn without_anybody_left_the_state_comes_from_the_store() {
+    let mut state = training(1);
+    state.handle(Event::Left { member: member(1) }, Millis(0));
+    state.handle(Event::Tick, Millis(900));
+    state.handle(joined(7), Millis(900));
+    state.handle(free(2, None), Millis(950));
+    assert!(
+        state.reason.contains("may come back for 2 s"),
+        "{}",
+        state.reason
+    );
+    let effects = live(&mut state, 1, 11, &[2]);
+    assert!(effects.contains(&Effect::Restore));
+    let effects = state.handle(
+        Event::Restorable {
+            step: Some(Step(3)),
+        },
+        Millis(11_000),
+    );
+    let given = seats(&effects);
+    assert_eq!(
+        (given[0].1.origin, given[0].1.lineage),
+        (Origin::Store, Generation(2))
+    );
+}
+
+/// The last generation, of two ranks that another coordinator knew.
+fn past() -> Past {
+    let record = |number: u64| MemberRecord {
+        member: MemberId(number),
+        host: "host".to_owned(),
+        process: number as u32,
+    };
+    let generation = GenerationRecord {
+        generation: Generation(4),
+        lineage: Generation(1),
+        lineage_step: Step(0),
+        lineage_command: CommandId(1),
+        members: vec![record(71), record(72)],
+        reason: String::new(),
+    };
+    let accepted = CommandRecord {
+        command: Command {
+            id: CommandId(3),
+            kind: CommandKind::Pause,
+        },
+        stage: CommandStage::Accepted,
+    };
+    Past {
+        commands: vec![accepted],
+        generation: Some(generation),
+        newest_generation: Generation(4),
+        gone: Vec::new(),
+    }
+}
+
+fn of_old(number: u64, attachment: Attachment) -> Event {
+    Event::Joined(Introduction {
+        member: Some(MemberId(number)),
+        attachment,
+        standing: Some(standing(30)),
+        ..introduction(number as u32)
+    })
+}
+
+#[test]
+fn ranks_of_a_dead_coordinator_keep_their_seats() {
+    let mut state = new(2, past());
+    state.handle(of_old(72, Attachment::Working(seat(4, 1, 2))), Millis(10));
+    assert_eq!(state.stage, Stage::Gathering);
+    let effects = state.handle(of_old(71, Attachment::Working(seat(4, 0, 2))), Millis(20));
+    assert_eq!(state.stage, Stage::Training);
+    // What was accepted and not applied is on its way again.
+    let command = Command {
+        id: CommandId(3),
+        kind: CommandKind::Pause,
+    };
+    assert!(effects.contains(&Effect::Command {
+        member: MemberId(71),
+        command
+    }));
+    assert_eq!(seats(&effects), []);
+}
+
+#[test]
+fn a_rank_that_does_not_come_back_ends_the_old_generation() {
+    let mut state = new(2, past());
+    state.handle(of_old(72, Attachment::Working(seat(4, 1, 2))), Millis(10));
+    let beat = |second| Event::Beat {
+        member: MemberId(72),
+        beat: Beat {
+            ticks: second,
+            ..Beat::default()
+        },
+    };
+    let mut effects = Vec::new();
+    for second in 1..=10 {
+        effects.extend(state.handle(beat(second), Millis(second * 1000)));
+        effects.extend(state.handle(Event::Tick, Millis(second * 1000)));
+    }
+    assert!(effects.contains(&Effect::Abort {
+        member: MemberId(72),
+        generation: Generation(4),
+        reason: "not back after 10 s: process 71 on host".to_owned(),
+    }));
+    let parted = Event::Idle {
+        member: MemberId(72),
+        parting: Some((
+            Generation(4),
+            Parting::Broken {
+                error: String::new(),
+            },
+        )),
+        standing: Some(standing(30)),
+    };
+    let given = seats(&state.handle(parted, Millis(10_100)));
+    assert_eq!(given[0].1.seat, seat(5, 0, 1));
+    assert_eq!(given[0].1.origin, Origin::Ranks);
 }
 
 #[test]
@@ -290,57 +655,62 @@ fn the_first_failure_is_the_one_reported() {
     let error = "non-finite loss".to_owned();
     state.handle(
         Event::RankFailed {
-            member: MemberId(2),
+            member: member(2),
             error,
         },
         Millis(0),
     );
     assert_eq!(
-        state.handle(
-            Event::Left {
-                member: MemberId(1)
-            },
-            Millis(0)
-        ),
-        vec![]
+        state.handle(Event::Left { member: member(1) }, Millis(0)),
+        []
     );
-    assert_eq!(state.reason, "rank 1 (process 1 on host): non-finite loss");
+    assert_eq!(state.reason, "rank 1 (process 2 on host): non-finite loss");
 }
 
 #[test]
 fn a_finished_rank_may_leave_while_another_still_uploads() {
     let mut state = training(2);
-    state.handle(
-        Event::RankFinished {
-            member: MemberId(2),
-            stopped: true,
-        },
-        Millis(0),
-    );
-    assert_eq!(
-        state.handle(
-            Event::Left {
-                member: MemberId(2)
-            },
-            Millis(0)
-        ),
-        vec![]
-    );
-    let effects = state.handle(
-        Event::RankFinished {
-            member: MemberId(1),
-            stopped: true,
-        },
-        Millis(0),
-    );
+    let finished = |number| Event::RankFinished {
+        member: member(number),
+        generation: Generation(1),
+        stopped: true,
+    };
+    state.handle(finished(2), Millis(0));
+    state.handle(Event::Left { member: member(2) }, Millis(0));
+    state.handle(Event::Tick, Millis(900));
+    assert_eq!(state.stage, Stage::Ending);
+    let effects = state.handle(finished(1), Millis(700));
     assert_eq!(effects.last(), Some(&Effect::End { error: None }));
     assert_eq!(state.stage, Stage::Stopped);
 }
 
 #[test]
+fn generations_without_a_step_have_a_limit() {
+    let mut state = training(2);
+    for generation in 1..100 {
+        state.handle(parted(1, generation, 10), Millis(0));
+        if state.stage == Stage::Failed {
+            break;
+        }
+        state.handle(parted(2, generation, 10), Millis(0));
+    }
+    assert_eq!(state.stage, Stage::Failed);
+    assert!(
+        state
+            .reason
+            .starts_with("21 generations in a row took no step; the last one ended so: "),
+        "{}",
+        state.reason
+    );
+}
+
+#[test]
 fn waiting_for_ranks_has_a_deadline() {
-    let mut state = RunState::new(rules(3), &[], CommandId(1), Millis(0));
+    let mut state = new(3, Past::default());
     state.handle(joined(1), Millis(0));
+    state.handle(free(1, None), Millis(0));
+    state.handle(Event::Restorable { step: None }, Millis(0));
+    state.rules.min_ranks = 2;
     assert_eq!(state.handle(Event::Tick, Millis(3_600_000)), vec![]);
     state.handle(Event::Tick, Millis(3_600_001));
     assert_eq!(state.reason, "only 1 of 3 ranks joined in 3600 s");
@@ -363,7 +733,7 @@ fn checkpoints_are_asked_for_by_time() {
     assert_eq!(
         effects[1],
         Effect::Command {
-            member: MemberId(1),
+            member: member(1),
             command
         }
     );

@@ -1,207 +1,206 @@
 //! What happens between two steps: evaluations, checkpoints, and the command that takes effect.
 //!
-//! All of it follows from the step that was taken and from the directive that every rank was given
-//! with the step's statistics, so all ranks do the same.
-
-use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+//! All of it follows from the boundary that all ranks agreed on, so all do the same. A boundary is
+//! part of the state until it is passed: where a collective operation fails in it, the next
+//! generation passes it again from its beginning.
 
 use anyhow::{Result, bail};
 use tracing::info;
 
-use crate::ids::Rank;
+use crate::evaluate::HeldOut;
 use crate::run::command::{Command, CommandKind, CommandStage};
-use crate::run::progress::StepPlan;
+use crate::run::standing::{Activity, Seat};
 use crate::store::manifest::Reason;
 use crate::telemetry::{Evaluation, EvaluationMoment};
 use crate::train::compute::{Outbox, Trainer};
+use crate::train::replica::{Boundary, Due};
 use crate::train::snapshot::Moment;
 
-/// How often a paused lead rank tells the others that the pause lasts.
-const PAUSE_PULSE: Duration = Duration::from_millis(500);
-
-/// The step that a boundary follows.
-#[derive(Clone, Copy)]
-pub(super) struct Taken<'a> {
-    pub(super) plan: &'a StepPlan,
-    pub(super) phase_ended: bool,
-}
-
-impl Trainer {
-    /// What all ranks do after a step, or (without one) before the first. True when the run stops.
-    pub(super) fn boundary(
-        &mut self,
-        taken: Option<Taken<'_>>,
-        directive: Option<Command>,
-    ) -> Result<bool> {
-        let phase = taken.map_or(self.position.progress.phase, |taken| taken.plan.phase);
-        let command = self.admit(directive)?;
+impl Trainer<'_> {
+    /// What all ranks do at the boundary that they stand at, if they do.
+    pub(super) fn pass_boundary(&mut self) -> Result<()> {
+        let Some(boundary) = self.replica.position.boundary else {
+            return Ok(());
+        };
+        let Boundary {
+            phase, after_step, ..
+        } = boundary;
+        let command = self.admit(boundary.command)?;
         let kind = command.map(|command| command.kind);
         let decays = matches!(kind, Some(CommandKind::Decay { .. }));
-        let phase_ends = decays || taken.is_some_and(|taken| taken.phase_ended);
+        let phase_ends = decays || boundary.phase_ended;
+        let intervals = self.tools.intervals;
         if phase_ends {
             self.evaluate(EvaluationMoment::PhaseEnd, phase)?;
-        } else if taken.is_some() && self.is_due(self.intervals.evaluation_steps) {
+        } else if after_step && self.is_due(intervals.evaluation_steps) {
             self.evaluate(EvaluationMoment::Interval, phase)?;
         }
         if let Some(command) = command.filter(|_| !decays) {
             // Part of the state that is saved below; a decay is not, so that a run which continues
             // from that checkpoint applies it again.
-            self.position.progress.last_command = command.id;
+            self.note_applied(command);
         }
-        let wish = match (taken, kind) {
+        let wish = match kind {
             _ if phase_ends => Some(Reason::PhaseEnd),
-            (_, Some(CommandKind::Stop)) => Some(Reason::Stop),
-            (_, Some(CommandKind::Checkpoint { by_time: true })) => Some(Reason::Time),
-            (_, Some(CommandKind::Checkpoint { by_time: false })) => Some(Reason::Command),
-            (Some(_), _) if self.is_due(self.intervals.checkpoint_steps) => Some(Reason::Interval),
+            Some(CommandKind::Stop) => Some(Reason::Stop),
+            Some(CommandKind::Checkpoint { by_time: true }) => Some(Reason::Time),
+            Some(CommandKind::Checkpoint { by_time: false }) => Some(Reason::Command),
+            _ if after_step && self.is_due(intervals.checkpoint_steps) => Some(Reason::Interval),
             _ => None,
         };
-        self.checkpoint(wish, phase)?;
-        match command {
-            Some(command) => self.apply(command, phase),
-            None => Ok(false),
+        if let Some(reason) = wish {
+            let step = self.replica.position.progress.step;
+            self.replica.position.due = Some(Due {
+                step,
+                reason,
+                phase,
+            });
         }
-    }
-
-    /// A command that can be applied now; one that cannot is refused with the reason.
-    fn admit(&mut self, directive: Option<Command>) -> Result<Option<Command>> {
-        let Some(command) = directive else {
-            return Ok(None);
-        };
-        if let CommandKind::Decay { tokens } = command.kind
-            && let Err(refusal) = self
-                .position
-                .progress
-                .decay_target(tokens, &self.blueprint.schedule)
-        {
-            self.position.progress.last_command = command.id;
-            let stage = CommandStage::Refused {
-                reason: refusal.to_string(),
-            };
-            self.report(command, stage)?;
-            return Ok(None);
+        self.checkpoint(phase)?;
+        if let Some(command) = command {
+            self.apply(command, phase)?;
         }
-        Ok(Some(command))
-    }
-
-    fn apply(&mut self, command: Command, phase: usize) -> Result<bool> {
-        let step = self.position.progress.step;
-        if let CommandKind::Decay { tokens } = command.kind {
-            self.position
-                .progress
-                .decay(tokens, &self.blueprint.schedule)?;
-            self.position.progress.last_command = command.id;
-            info!(%step, "the decay begins");
-        }
-        self.report(command, CommandStage::Applied { step })?;
-        match command.kind {
-            CommandKind::Stop => Ok(true),
-            CommandKind::Pause => self.pause(phase),
-            CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } | CommandKind::Resume => {
-                Ok(false)
-            }
-        }
-    }
-
-    /// Waits for the command that ends the pause. True when that is a stop.
-    fn pause(&mut self, phase: usize) -> Result<bool> {
-        info!(step = %self.position.progress.step, "paused");
-        loop {
-            if self.rank == Rank(0) && self.commands.waiting.is_empty() {
-                match self.commands.inbox.recv_timeout(PAUSE_PULSE) {
-                    Ok(message) => self.commands.receive(&message),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => bail!("the worker's shell has ended"),
-                }
-            }
-            let step = self.position.progress.step;
-            let sums = self.sums(step).agree(self.collective.as_ref())?;
-            let Some(command) = self.admit(sums.directive)? else {
-                continue;
-            };
-            match command.kind {
-                CommandKind::Resume | CommandKind::Stop => {
-                    self.position.progress.last_command = command.id;
-                    if command.kind == CommandKind::Stop {
-                        self.checkpoint(Some(Reason::Stop), phase)?;
-                    }
-                    return self.apply(command, phase);
-                }
-                CommandKind::Decay { .. } => {
-                    self.evaluate(EvaluationMoment::PhaseEnd, phase)?;
-                    self.checkpoint(Some(Reason::PhaseEnd), phase)?;
-                    self.apply(command, phase)?;
-                }
-                CommandKind::Checkpoint { .. } => {
-                    self.position.progress.last_command = command.id;
-                    self.checkpoint(Some(Reason::Command), phase)?;
-                    self.apply(command, phase)?;
-                }
-                CommandKind::Pause => {
-                    let reason = "the run is paused already".to_owned();
-                    self.report(command, CommandStage::Refused { reason })?;
-                }
-            }
-        }
-    }
-
-    pub(super) fn report(&self, command: Command, stage: CommandStage) -> Result<()> {
-        if self.rank == Rank(0) {
-            self.tell(Outbox::Outcome { command, stage })?;
-        }
+        self.replica.position.boundary = None;
+        self.replica.position.changed();
         Ok(())
     }
 
+    fn note_applied(&mut self, command: Command) {
+        let progress = &mut self.replica.position.progress;
+        progress.last_command = progress.last_command.max(command.id);
+    }
+
+    /// A command that can be applied now; one that cannot is refused with the reason.
+    fn admit(&mut self, command: Option<Command>) -> Result<Option<Command>> {
+        let Some(command) = command else {
+            return Ok(None);
+        };
+        let position = &self.replica.position;
+        let refusal = match command.kind {
+            CommandKind::Decay { tokens } => position
+                .progress
+                .decay_target(tokens, &self.tools.blueprint.schedule)
+                .err()
+                .map(|refusal| refusal.to_string()),
+            CommandKind::Pause if position.paused.is_some() => {
+                Some("the run is paused already".to_owned())
+            }
+            _ => None,
+        };
+        let Some(reason) = refusal else {
+            return Ok(Some(command));
+        };
+        self.note_applied(command);
+        self.report(command, CommandStage::Refused { reason })?;
+        Ok(None)
+    }
+
+    fn apply(&mut self, command: Command, phase: usize) -> Result<()> {
+        let step = self.replica.position.progress.step;
+        match command.kind {
+            CommandKind::Decay { tokens } => {
+                let schedule = &self.tools.blueprint.schedule;
+                self.replica.position.progress.decay(tokens, schedule)?;
+                self.note_applied(command);
+                info!(%step, "the decay begins");
+            }
+            CommandKind::Pause => {
+                self.replica.position.paused = Some(phase);
+                info!(%step, "paused");
+            }
+            CommandKind::Resume => self.replica.position.paused = None,
+            CommandKind::Stop => {
+                self.replica.position.paused = None;
+                self.replica.position.stopped = true;
+            }
+            CommandKind::Checkpoint { .. } => {}
+        }
+        self.report(command, CommandStage::Applied { step })
+    }
+
+    pub(super) fn report(&self, command: Command, stage: CommandStage) -> Result<()> {
+        self.tools.tell(Outbox::Outcome { command, stage })
+    }
+
     fn is_due(&self, every_steps: Option<u64>) -> bool {
-        every_steps.is_some_and(|every| self.position.progress.step.0.is_multiple_of(every))
+        every_steps.is_some_and(|every| self.replica.position.progress.step.0.is_multiple_of(every))
     }
 
     /// Scores the held-out documents with the weights that `phase` led to.
-    pub(super) fn evaluate(&self, moment: EvaluationMoment, phase: usize) -> Result<()> {
-        let scores =
-            self.held_out
-                .score(&self.engine.model, self.precision, self.collective.as_ref())?;
-        if self.rank != Rank(0) {
-            return Ok(());
-        }
-        let phase = &self.blueprint.schedule.phases[phase];
-        self.tell(Outbox::Evaluation(Evaluation {
-            step: self.position.progress.step,
+    pub(super) fn evaluate(&mut self, moment: EvaluationMoment, phase: usize) -> Result<()> {
+        let Seat { rank, world, .. } = self.seat;
+        let held_out = if let Some(held_out) = self.held_out.take() {
+            held_out
+        } else {
+            let _during = self.tools.pulse.during(Activity::Loading);
+            HeldOut::read(&self.tools.blueprint.corpus, self.tools.held_out, |row| {
+                row.row.0 % u64::from(world) == u64::from(rank.0)
+            })?
+        };
+        let scores = held_out.score(
+            &self.replica.engine.model,
+            self.tools.precision,
+            self.collective.as_ref(),
+            &self.tools.pulse,
+        );
+        self.held_out = Some(held_out);
+        let phase = &self.tools.blueprint.schedule.phases[phase];
+        self.tools.tell(Outbox::Evaluation(Evaluation {
+            step: self.replica.position.progress.step,
             moment,
             phase: phase.name.clone(),
             phase_kind: phase.kind(),
-            institutions: scores.into_iter().collect(),
+            institutions: scores?.into_iter().collect(),
         }))
     }
 
-    /// Takes the checkpoint that is wished for, or one that is owed. One made by interval waits for
-    /// an earlier upload without holding up the training.
-    fn checkpoint(&mut self, wish: Option<Reason>, phase: usize) -> Result<()> {
-        let Some(snapshots) = &self.snapshots else {
-            return Ok(());
-        };
-        let step = self.position.progress.step;
-        let Some(reason) = wish.or(self.owed).filter(|_| self.saved != Some(step)) else {
-            return Ok(());
-        };
-        if reason == Reason::Interval && !snapshots.has_room() {
-            self.owed = Some(reason);
+    /// Whether the lead rank has yet to take a checkpoint of this step.
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        let position = &self.replica.position;
+        let step = position.progress.step;
+        let known = self.tools.saved.max(self.tools.commands.published);
+        position.due.is_some_and(|due| due.step == step) && known < Some(step)
+    }
+
+    /// Takes the checkpoint that is due, or one that is owed; the lead rank does. One made by
+    /// interval waits for an earlier upload without holding up the training.
+    fn checkpoint(&mut self, phase: usize) -> Result<()> {
+        if !self.is_lead() {
             return Ok(());
         }
-        self.owed = None;
-        self.saved = Some(step);
-        let progress = &self.position.progress;
-        let plan = self.blueprint.phases[progress.phase].builder.plan.digest();
+        let position = &self.replica.position;
+        let step = position.progress.step;
+        let reason = match position.due {
+            Some(due) if due.step == step => due.reason,
+            _ if self.owed => Reason::Interval,
+            _ => return Ok(()),
+        };
+        if self.tools.saved == Some(step) || self.tools.commands.published == Some(step) {
+            return Ok(());
+        }
+        if reason == Reason::Interval && !self.tools.snapshots.has_room() {
+            self.owed = true;
+            return Ok(());
+        }
+        let progress = &position.progress;
+        let phases = &self.tools.blueprint.phases;
         let moment = Moment {
             reason,
-            generation: self.generation,
-            phase: &self.blueprint.schedule.phases[phase],
+            generation: self.seat.generation,
+            phase: &self.tools.blueprint.schedule.phases[phase],
             progress,
-            rows: self.position.rows,
-            ledger: &self.position.ledger,
-            plan,
+            rows: position.rows,
+            ledger: &position.ledger,
+            plan: phases[progress.phase].builder.plan.digest(),
         };
-        snapshots.take(&self.engine, moment)
+        let snapshot = self.tools.snapshots.copy(&self.replica.engine, moment)?;
+        let _during = self.tools.pulse.during(Activity::Store);
+        let given_up = || self.tools.abort.is_over(self.seat.generation);
+        if !self.tools.snapshots.hand_over(snapshot, given_up)? {
+            bail!("the generation ended while a checkpoint waited for an earlier one");
+        }
+        self.owed = false;
+        self.tools.saved = Some(step);
+        Ok(())
     }
 }

@@ -166,6 +166,15 @@ impl Ended {
     }
 }
 
+/// Sends a signal to a process that a test's own one started.
+pub fn signal(process: u32, name: &str) {
+    let command = format!("kill -{name} {process}");
+    // It may have ended just now.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command]).stderr(Stdio::null());
+    shell.status().unwrap();
+}
+
 /// Whether a process is a live rank. An ended one that nobody has waited for yet has no command
 /// line any more; another that got its number has another one.
 pub fn is_rank(process: u32) -> bool {

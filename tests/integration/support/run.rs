@@ -21,6 +21,7 @@ use cohort::ids::Step;
 use cohort::prepare;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
+use cohort::run::event::{Entry, GenerationRecord};
 use cohort::store::checkpoint::Checkpoints;
 use cohort::store::manifest::CheckpointManifest;
 use cohort::store::settings::StoreSettings;
@@ -362,14 +363,32 @@ impl Run {
         })
     }
 
-    /// Kills the coordinator's process by SIGKILL and sees every rank end by itself. The step that
-    /// the run stood at.
+    /// The process of the coordinator that the store names.
+    pub fn coordinator(&self) -> Option<u32> {
+        let address = wait_for(claim::address(&self.store)).ok()??;
+        Some(address.process)
+    }
+
+    /// What the journal says of the generations, in order.
+    pub fn generations(&self) -> Vec<GenerationRecord> {
+        let keys = self.keys();
+        let entries = keys.iter().filter(|key| key.contains("/entry-"));
+        let entry = |key: &String| serde_json::from_slice(&self.read(key)).unwrap();
+        let generation = |entry| match entry {
+            Entry::Generation(record) => Some(record),
+            _ => None,
+        };
+        entries.map(entry).filter_map(generation).collect()
+    }
+
+    /// Kills the process of `cohort train` by SIGKILL and sees every rank end by itself. The step
+    /// that the run stood at.
     #[track_caller]
     pub fn kill(&self, process: Process) -> u64 {
         let view = self.status().expect("the run is alive");
         process.kill();
         for member in &view.members {
-            poll("the ranks of a dead coordinator end", || {
+            poll("the ranks of a dead supervisor end", || {
                 (!is_rank(member.process)).then_some(())
             });
         }

@@ -1,0 +1,482 @@
+//! What a rank's shell does, as a pure state machine: (state, event, now) -> effects.
+//!
+//! The coordinator may die, come back elsewhere, or be cut off; meanwhile the rank steps on. So
+//! nothing that the coordinator has to know is forgotten before it has said that it is written
+//! down: all ranks keep the records of the last steps, and whoever leads tells them again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::ids::{Epoch, Generation, Rank, Step};
+use crate::run::command::{Command, CommandKind, CommandStage};
+use crate::run::event::{Attachment, Introduction, MemberId, Parting};
+use crate::run::standing::{Beat, Seat, Standing};
+use crate::run::state::Millis;
+use crate::store::manifest::CheckpointManifest;
+use crate::train::compute::Outbox;
+use crate::wire::{Assignment, Order, Report};
+
+/// Records that are kept for a coordinator that is away; the oldest give way.
+const RECORDS_MAX: usize = 1 << 16;
+
+/// Intervals and limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub beat: Duration,
+    /// Between two attempts to find the coordinator.
+    pub retry: Duration,
+    /// How long a rank goes on without a coordinator.
+    pub orphan: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            beat: Duration::from_secs(1),
+            retry: Duration::from_millis(500),
+            orphan: Duration::from_mins(10),
+        }
+    }
+}
+
+/// A fact for the shell.
+#[derive(Debug)]
+pub enum Event {
+    /// The coordinator's first order has come.
+    Welcomed {
+        member: MemberId,
+        epoch: Epoch,
+        stored_step: Step,
+    },
+    /// No coordinator was found, or the connection to it broke.
+    Unlinked {
+        error: String,
+    },
+    /// The coordinator does not want this process.
+    Refused {
+        reason: String,
+    },
+    Order(Order),
+    /// What the coordinator said to a report.
+    Replied {
+        unknown: bool,
+        stored_step: Step,
+    },
+    Told(Outbox),
+    /// The compute thread or the uploader ended with an error.
+    Broke {
+        error: String,
+    },
+    /// A scheduler will take the machine away.
+    Warned {
+        reason: String,
+    },
+    Tick {
+        beat: Beat,
+    },
+}
+
+/// What the shell must do, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Find the coordinator and join it.
+    Connect(Introduction),
+    Report(Report),
+    /// Read what the seat needs, and give it to the compute thread.
+    Seat(Assignment),
+    Compute(ToCompute),
+    /// End the communicator of a generation.
+    Abort(Generation),
+    Exit(Exit),
+}
+
+/// An order for the compute thread.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToCompute {
+    Rendezvous {
+        generation: Generation,
+        address: String,
+    },
+    Command(Command),
+    Regroup(Generation),
+    Published(Step),
+}
+
+/// How the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The run is over, or this process is not wanted any more.
+    Dismissed {
+        reason: String,
+    },
+    /// The supervisor starts another process in this one's place.
+    Restart {
+        reason: String,
+    },
+    Failed {
+        error: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down { tried: Millis },
+    Connecting,
+    Up,
+}
+
+/// Something that belongs into the run's records, with the newest step by then.
+#[derive(Clone, Debug)]
+struct Record {
+    step: Step,
+    report: Report,
+}
+
+#[derive(Debug)]
+pub struct RankState {
+    limits: Limits,
+    host: String,
+    process: u32,
+    link: Link,
+    orphan_since: Option<Millis>,
+    pub epoch: Epoch,
+    pub member: Option<MemberId>,
+    pub attachment: Attachment,
+    pub standing: Option<Standing>,
+    records: VecDeque<Record>,
+    newest_step: Step,
+    /// Checkpoints that are stored and not known to be published.
+    unpublished: Vec<CheckpointManifest>,
+    /// The scheduler's warning.
+    leaving: Option<String>,
+    beat_at: Millis,
+    is_over: bool,
+}
+
+impl RankState {
+    pub fn new(limits: Limits, host: String, process: u32, now: Millis) -> Self {
+        Self {
+            limits,
+            host,
+            process,
+            link: Link::Connecting,
+            orphan_since: Some(now),
+            epoch: Epoch(0),
+            member: None,
+            attachment: Attachment::Opening,
+            standing: None,
+            records: VecDeque::new(),
+            newest_step: Step(0),
+            unpublished: Vec::new(),
+            leaving: None,
+            beat_at: now,
+            is_over: false,
+        }
+    }
+
+    /// How long to go on without a coordinator from now on.
+    pub fn set_orphan_limit(&mut self, limit: Duration) {
+        self.limits.orphan = limit;
+    }
+
+    pub fn introduction(&self) -> Introduction {
+        Introduction {
+            host: self.host.clone(),
+            process: self.process,
+            member: self.member,
+            attachment: self.attachment,
+            standing: self.standing,
+        }
+    }
+
+    pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.is_over {
+            return effects;
+        }
+        match event {
+            Event::Welcomed {
+                member,
+                epoch,
+                stored_step,
+            } => {
+                self.link = Link::Up;
+                self.orphan_since = None;
+                self.member = Some(member);
+                self.epoch = epoch;
+                self.welcomed(stored_step, &mut effects);
+            }
+            Event::Unlinked { .. } => {
+                self.orphan_since.get_or_insert(now);
+                if self.link == Link::Up {
+                    // A connection that broke is made anew at once, before the rank counts as lost.
+                    self.link = Link::Connecting;
+                    effects.push(Effect::Connect(self.introduction()));
+                } else {
+                    self.link = Link::Down { tried: now };
+                }
+            }
+            Event::Refused { reason } => self.exit(Exit::Dismissed { reason }, &mut effects),
+            Event::Order(order) => self.order(order, &mut effects),
+            Event::Replied {
+                unknown,
+                stored_step,
+            } => {
+                self.forget(stored_step);
+                if unknown && self.link == Link::Up {
+                    self.link = Link::Connecting;
+                    effects.push(Effect::Connect(self.introduction()));
+                }
+            }
+            Event::Told(told) => self.told(told, &mut effects),
+            Event::Broke { error } => {
+                let report = Report::Failed {
+                    error: error.clone(),
+                };
+                self.report(report, &mut effects);
+                self.exit(Exit::Failed { error }, &mut effects);
+            }
+            Event::Warned { reason } => {
+                self.leaving = Some(reason.clone());
+                self.report(Report::Leaving { reason }, &mut effects);
+            }
+            Event::Tick { beat } => self.tick(beat, now, &mut effects),
+        }
+        effects
+    }
+
+    fn exit(&mut self, exit: Exit, effects: &mut Vec<Effect>) {
+        self.is_over = true;
+        effects.push(Effect::Exit(exit));
+    }
+
+    /// Sends what needs no second telling: the next introduction says as much.
+    fn report(&self, report: Report, effects: &mut Vec<Effect>) {
+        if self.link == Link::Up {
+            effects.push(Effect::Report(report));
+        }
+    }
+
+    fn leads(&self) -> bool {
+        match self.attachment {
+            Attachment::Working(seat) | Attachment::Finished(seat) => seat.rank == Rank(0),
+            Attachment::Opening | Attachment::Idle | Attachment::Connecting(_) => false,
+        }
+    }
+
+    /// Tells a coordinator, new or back again, what it may have missed.
+    fn welcomed(&mut self, stored_step: Step, effects: &mut Vec<Effect>) {
+        self.forget(stored_step);
+        if self.leads() {
+            self.tell_records(effects);
+        }
+        for manifest in &self.unpublished {
+            let report = Report::Checkpoint(Box::new(manifest.clone()));
+            effects.push(Effect::Report(report));
+        }
+        if let Some(reason) = self.leaving.clone() {
+            effects.push(Effect::Report(Report::Leaving { reason }));
+        }
+        if let Attachment::Finished(seat) = self.attachment {
+            let ended = self.standing.and_then(|standing| standing.ended);
+            effects.push(Effect::Report(Report::Finished {
+                generation: seat.generation,
+                stopped: ended == Some(true),
+            }));
+        }
+    }
+
+    fn tell_records(&self, effects: &mut Vec<Effect>) {
+        for record in &self.records {
+            self.report(record.report.clone(), effects);
+        }
+    }
+
+    /// Keeps a record until it is stored; the lead tells it.
+    fn record(&mut self, report: Report, effects: &mut Vec<Effect>) {
+        if self.leads() {
+            self.report(report.clone(), effects);
+        }
+        if self.records.len() == RECORDS_MAX {
+            self.records.pop_front();
+        }
+        self.records.push_back(Record {
+            step: self.newest_step,
+            report,
+        });
+    }
+
+    /// Metrics up to this step are stored. What else belongs to the step itself may not be.
+    fn forget(&mut self, stored_step: Step) {
+        while self
+            .records
+            .front()
+            .is_some_and(|record| record.step < stored_step)
+        {
+            self.records.pop_front();
+        }
+    }
+
+    fn order(&mut self, order: Order, effects: &mut Vec<Effect>) {
+        match order {
+            Order::Welcome { .. } => {}
+            Order::Assign(assignment) => {
+                // A seat that was given before the last one was lost.
+                if matches!(self.attachment, Attachment::Idle | Attachment::Finished(_)) {
+                    self.attachment = Attachment::Connecting(assignment.placement.seat);
+                    effects.push(Effect::Seat(assignment));
+                }
+            }
+            Order::Rendezvous {
+                generation,
+                address,
+            } => effects.push(Effect::Compute(ToCompute::Rendezvous {
+                generation,
+                address,
+            })),
+            Order::Command(command) => effects.push(Effect::Compute(ToCompute::Command(command))),
+            Order::Regroup { generation } => {
+                effects.push(Effect::Compute(ToCompute::Regroup(generation)));
+            }
+            Order::Abort { generation, .. } => {
+                effects.push(Effect::Abort(generation));
+                // The compute thread is done with it and waits.
+                if let Attachment::Finished(seat) = self.attachment
+                    && seat.generation <= generation
+                {
+                    self.attachment = Attachment::Idle;
+                    let error = "the generation was given up after its last step".to_owned();
+                    self.idle(Some((seat.generation, Parting::Broken { error })), effects);
+                }
+            }
+            Order::Published { step } => {
+                self.unpublished.retain(|manifest| manifest.step > step);
+                effects.push(Effect::Compute(ToCompute::Published(step)));
+            }
+            Order::Dismiss { reason, restart } => {
+                let exit = if restart {
+                    Exit::Restart { reason }
+                } else {
+                    Exit::Dismissed { reason }
+                };
+                self.exit(exit, effects);
+            }
+        }
+    }
+
+    fn idle(&self, parting: Option<(Generation, Parting)>, effects: &mut Vec<Effect>) {
+        let standing = self.standing;
+        self.report(Report::Idle { parting, standing }, effects);
+    }
+
+    fn told(&mut self, told: Outbox, effects: &mut Vec<Effect>) {
+        match told {
+            Outbox::Idle { parting, standing } => {
+                self.attachment = Attachment::Idle;
+                self.standing = standing;
+                self.idle(parting, effects);
+            }
+            Outbox::RendezvousReady {
+                generation,
+                address,
+            } => self.report(
+                Report::RendezvousReady {
+                    generation,
+                    address,
+                },
+                effects,
+            ),
+            Outbox::Ready { seat, standing } => {
+                self.attachment = Attachment::Working(seat);
+                self.standing = Some(standing);
+                let generation = seat.generation;
+                self.report(
+                    Report::Ready {
+                        generation,
+                        standing,
+                    },
+                    effects,
+                );
+                if self.leads() {
+                    self.tell_records(effects);
+                }
+            }
+            Outbox::Step(metrics) => {
+                self.newest_step = metrics.step;
+                // Steps that a lost lead took further than all others are taken again.
+                self.records.retain(|record| {
+                    record.step < metrics.step || !matches!(record.report, Report::Step(_))
+                });
+                self.record(Report::Step(metrics), effects);
+            }
+            Outbox::Evaluation(evaluation) => {
+                self.record(Report::Evaluation(evaluation), effects);
+            }
+            Outbox::Stored(manifest) => {
+                self.unpublished.push((*manifest).clone());
+                self.report(Report::Checkpoint(manifest), effects);
+            }
+            Outbox::Outcome { command, stage } => self.outcome(command, stage, effects),
+            Outbox::Ended {
+                seat,
+                standing,
+                stopped,
+            } => {
+                self.attachment = Attachment::Finished(seat);
+                self.standing = Some(standing);
+                let generation = seat.generation;
+                self.report(
+                    Report::Finished {
+                        generation,
+                        stopped,
+                    },
+                    effects,
+                );
+            }
+        }
+    }
+
+    fn outcome(&mut self, command: Command, stage: CommandStage, effects: &mut Vec<Effect>) {
+        let id = command.id;
+        if let (Some(standing), CommandStage::Applied { .. }) = (&mut self.standing, &stage) {
+            match command.kind {
+                CommandKind::Pause => standing.paused = true,
+                CommandKind::Resume | CommandKind::Stop => standing.paused = false,
+                CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {}
+            }
+        }
+        self.record(Report::Outcome { id, stage }, effects);
+    }
+
+    fn tick(&mut self, beat: Beat, now: Millis, effects: &mut Vec<Effect>) {
+        if let Link::Down { tried } = self.link
+            && now.since(tried) >= self.limits.retry
+        {
+            self.link = Link::Connecting;
+            effects.push(Effect::Connect(self.introduction()));
+        }
+        if self.link == Link::Up && now.since(self.beat_at) >= self.limits.beat {
+            self.beat_at = now;
+            effects.push(Effect::Report(Report::Beat(beat)));
+        }
+        if self
+            .orphan_since
+            .is_some_and(|since| now.since(since) >= self.limits.orphan)
+        {
+            let limit = self.limits.orphan.as_secs();
+            let reason = format!("no coordinator for {limit} s");
+            // Before it has met one it does not know the run, and so not where to look for it.
+            let exit = if self.member.is_some() {
+                Exit::Failed { error: reason }
+            } else {
+                Exit::Restart { reason }
+            };
+            self.exit(exit, effects);
+        }
+    }
+
+    /// The seat that the compute thread has or is about to take.
+    pub fn seat(&self) -> Option<Seat> {
+        self.attachment.seat()
+    }
+}

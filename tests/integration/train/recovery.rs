@@ -1,0 +1,252 @@
+//! Ranks and coordinators are killed and stopped while a run trains, and the run goes on.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use cohort::ids::{Generation, Rank};
+use cohort::run::state::{Member, Place, Stage};
+use cohort::telemetry::{StatusView, StepMetrics};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::process::{Process, signal};
+use crate::support::run::{Chance, Run, assert_same_bits, assert_steps_are_whole, decay, stable};
+
+/// As between runs of different numbers of ranks, of which the steps after a fault have others.
+const LOSS_DIFFERENCE_MAX: f64 = 1e-3;
+
+/// Far above what any takes, so that a slow machine fails nothing.
+const RECOVERY_MAX: Duration = Duration::from_mins(1);
+/// Of a recovery that is worth a look.
+const LONG: Duration = Duration::from_secs(5);
+
+fn settings(ranks: u32, tokens: u64) -> Value {
+    json!({
+        "ranks": ranks,
+        "phases": [stable(tokens), decay(tokens / 4)],
+        "checkpoints": {"every_steps": 50},
+        "recovery": {"restarts_max": 1000, "compare_every_steps": 20},
+    })
+}
+
+fn working(view: &StatusView) -> Vec<&Member> {
+    let works = |member: &&Member| member.rank.is_some() && member.place == Place::Working;
+    view.members.iter().filter(works).collect()
+}
+
+fn step(view: &StatusView) -> u64 {
+    view.last_step.as_ref().map_or(0, |step| step.step.0)
+}
+
+/// Waits until all ranks have seats again and step.
+#[track_caller]
+fn await_all(run: &Run, process: &mut Process, ranks: u32) -> StatusView {
+    run.await_status(process, "all ranks are back", |view| {
+        view.stage == Stage::Training && working(view).len() as u32 == ranks
+    })
+}
+
+/// That every row was read once and in order, and that all is as in a run without faults but for
+/// the rounding of sums.
+#[track_caller]
+fn assert_as_undisturbed(run: &Run, undisturbed: &Run) {
+    assert_steps_are_whole(run);
+    let (lines, wanted) = (run.metrics(), undisturbed.metrics());
+    assert_eq!(lines.len(), wanted.len());
+    let read = |line: &StepMetrics| {
+        let sources = line.sources.clone();
+        (
+            line.phase.clone(),
+            line.first_row,
+            line.rows,
+            line.tokens,
+            line.masked_tokens,
+            sources,
+        )
+    };
+    let mut worst: f64 = 0.0;
+    for (line, wanted) in lines.iter().zip(&wanted) {
+        assert_eq!(read(line), read(wanted), "step {}", line.step);
+        let difference = (line.loss - wanted.loss).abs() / wanted.loss;
+        if difference > 10.0 * worst {
+            println!(
+                "step {}: {difference:.1e}, generation {} of {} ranks",
+                line.step, line.generation, line.ranks
+            );
+        }
+        worst = worst.max(difference);
+    }
+    println!("losses differ by {worst:.1e} at most");
+    assert!(worst <= LOSS_DIFFERENCE_MAX, "losses differ by {worst:e}");
+}
+
+#[test]
+fn a_killed_rank_is_replaced_without_a_checkpoint() {
+    let undisturbed = Run::new(settings(3, 120_000));
+    undisturbed.train();
+    let run = Run::new(settings(3, 120_000));
+    let mut life = run.start_training();
+    // The lead, another one, and the lead of the generation after.
+    for victim in [0, 2, 0] {
+        let view = await_all(&run, &mut life, 3);
+        let at = step(&view);
+        let view = run.await_step(&mut life, at + 5);
+        let member = working(&view)
+            .into_iter()
+            .find(|member| member.rank == Some(Rank(victim)))
+            .unwrap()
+            .process;
+        signal(member, "KILL");
+        let killed = Instant::now();
+        let generation = view.generation;
+        let view = run.await_status(&mut life, "the others go on", |view| {
+            view.generation > generation && view.stage == Stage::Training
+        });
+        println!(
+            "rank {victim} killed at step {}, generation {} trains after {} ms",
+            step(&view),
+            view.generation,
+            killed.elapsed().as_millis()
+        );
+    }
+    life.wait().good();
+    assert_as_undisturbed(&run, &undisturbed);
+    let generations = run.generations();
+    assert!(generations.len() >= 4, "{generations:?}");
+    for record in &generations {
+        assert_eq!(record.lineage, Generation(1), "no checkpoint was read");
+    }
+}
+
+/// On two ranks in one generation, so that not a bit is another one.
+#[test]
+fn ranks_step_on_while_their_coordinator_is_dead() {
+    let undisturbed = Run::new(settings(2, 120_000));
+    undisturbed.train();
+    let run = Run::new(settings(2, 120_000));
+    let mut life = run.start_training();
+    let mut at = 3;
+    for _ in 0..3 {
+        at = step(&run.await_step(&mut life, at));
+        let coordinator = run.coordinator().unwrap();
+        signal(coordinator, "KILL");
+        let killed = Instant::now();
+        let view = run.await_status(&mut life, "another coordinator", |view| {
+            view.stage == Stage::Training && run.coordinator() != Some(coordinator)
+        });
+        println!(
+            "epoch {} after {} ms",
+            view.epoch,
+            killed.elapsed().as_millis()
+        );
+        assert_eq!(view.generation, Generation(1));
+        at += 10;
+    }
+    life.wait().good();
+    assert_same_bits(&run, &undisturbed);
+    assert_eq!(run.generations().len(), 1);
+}
+
+#[test]
+fn a_stopped_rank_is_found_and_replaced() {
+    let run = Run::new(settings(3, 400_000));
+    let mut life = run.start_training();
+    await_all(&run, &mut life, 3);
+    let view = run.await_step(&mut life, 5);
+    let member = working(&view)[1].process;
+    signal(member, "STOP");
+    let stopped = Instant::now();
+    let generation = view.generation;
+    let view = run.await_status(&mut life, "the others go on", |view| {
+        view.generation > generation && view.stage == Stage::Training
+    });
+    let seconds = stopped.elapsed().as_secs_f64();
+    println!(
+        "a stopped rank was found after {seconds:.1} s, at step {}",
+        step(&view)
+    );
+    assert!(seconds < 12.0, "{seconds} s");
+    // Its supervisor has killed it by then, or will.
+    await_all(&run, &mut life, 3);
+    life.signal("TERM");
+    life.wait().good();
+    assert_steps_are_whole(&run);
+}
+
+/// Kills and stops whatever there is, at random moments, and a decay is commanded in the middle.
+fn chaos(ranks: u32, faults: u32, tokens: u64) {
+    // So slow that the rounding of thousands of steps does not pile up.
+    let mut settings = settings(ranks, tokens);
+    for phase in settings["phases"].as_array_mut().unwrap() {
+        phase["learning_rate"] = json!(0.0004);
+    }
+    let undisturbed = Run::new(settings.clone());
+    undisturbed.train();
+    let mut chance = Chance::new();
+    let run = Run::new(settings);
+    let mut life = run.start_training();
+    let mut recoveries = Vec::new();
+    for fault in 0..faults {
+        let pause = Duration::from_millis(chance.between(50, 900));
+        sleep(pause);
+        let Some(view) = run.status() else {
+            continue;
+        };
+        if view.stage == Stage::Ending || view.stage.is_over() {
+            println!("the run ended before fault {fault}");
+            break;
+        }
+        let seats = working(&view);
+        let victim = match chance.between(0, 4) {
+            0 => run.coordinator(),
+            _ if seats.is_empty() => continue,
+            _ => {
+                let place = chance.between(0, seats.len() as u64) as usize;
+                Some(seats[place].process)
+            }
+        };
+        let Some(victim) = victim else { continue };
+        signal(victim, "KILL");
+        let killed = Instant::now();
+        let at = step(&view);
+        let ended = life.has_ended();
+        assert!(!ended, "{}", life.stderr());
+        let is_on = |life: &mut Process| {
+            life.has_ended() || run.status().is_some_and(|view| step(&view) > at)
+        };
+        while !is_on(&mut life) {
+            assert!(
+                killed.elapsed() < RECOVERY_MAX,
+                "no step after step {at}\n{:#?}\n{}",
+                run.status(),
+                life.stderr()
+            );
+        }
+        let lasted = killed.elapsed();
+        if lasted > LONG {
+            println!("{} ms after fault {fault}:", lasted.as_millis());
+            let said = life.stderr();
+            let lines: Vec<&str> = said
+                .lines()
+                .filter(|line| !line.contains("training"))
+                .collect();
+            println!("{}", lines[lines.len().saturating_sub(15)..].join("\n"));
+        }
+        recoveries.push(lasted.as_millis());
+    }
+    let ended = life.wait();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    recoveries.sort_unstable();
+    println!(
+        "{} faults; milliseconds to the next step: median {}, worst {}",
+        recoveries.len(),
+        recoveries[recoveries.len() / 2],
+        recoveries[recoveries.len() - 1]
+    );
+    assert_as_undisturbed(&run, &undisturbed);
+}
+
+#[test]
+fn thirty_faults_change_nothing() {
+    chaos(3, 30, 1_500_000);
+}
