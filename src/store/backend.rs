@@ -18,10 +18,8 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme,
 use crate::store::error::StoreError;
 use crate::store::settings::{SCHEMES_HINT, StoreSettings, parse_address};
 
-/// One request, its body included. A part of an upload is 16 MiB, so this asks for 1.2 Mbit/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const RETRIES_MAX: usize = 10;
+pub(super) const RETRIES_MAX: usize = 10;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
@@ -56,15 +54,6 @@ pub(super) struct Requests {
     pub(super) retries_max: usize,
 }
 
-impl Default for Requests {
-    fn default() -> Self {
-        Self {
-            timeout: Some(REQUEST_TIMEOUT),
-            retries_max: RETRIES_MAX,
-        }
-    }
-}
-
 /// What to do where the folder of a local store is missing. Buckets are never created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingFolder {
@@ -77,6 +66,8 @@ pub(super) struct Backend {
     pub(super) objects: Arc<dyn ObjectStore>,
     pub(super) root: Path,
     pub(super) address: String,
+    /// Whether a call repeats its requests before it fails.
+    pub(super) repeats: bool,
 }
 
 pub(super) fn connect(
@@ -108,6 +99,7 @@ pub(super) fn connect(
         objects,
         root,
         address: url.as_str().trim_end_matches('/').to_owned(),
+        repeats: requests.retries_max > 0,
     })
 }
 
@@ -221,6 +213,7 @@ fn local_folder(folder: &FilePath, missing: MissingFolder) -> Result<Backend, St
         objects: Arc::new(objects),
         root: Path::default(),
         address,
+        repeats: false,
     })
 }
 

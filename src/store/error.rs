@@ -46,6 +46,17 @@ pub enum StoreError {
         url: String,
         cause: String,
     },
+    /// Stop: the server refuses such a request each time.
+    #[error(
+        "cannot {operation} {url}: {cause}\n  \
+         hint: check that the endpoint is a server of the protocol that the address begins with, \
+         and the store's settings"
+    )]
+    Refused {
+        operation: &'static str,
+        url: String,
+        cause: String,
+    },
     /// Begin again: what was read of the object belongs to another one than what is there now.
     #[error(
         "{url} has changed since it was first looked at\n  \
@@ -105,9 +116,20 @@ impl StoreError {
         }
     }
 
+    pub(super) fn unavailable(operation: &'static str, url: &str, cause: String) -> Self {
+        Self::Unavailable {
+            operation,
+            url: url.to_owned(),
+            cause,
+        }
+    }
+
     /// Sorts an error of the `object_store` crate by what the caller does next.
     pub(super) fn sort(operation: &'static str, url: &str, error: &object_store::Error) -> Self {
         use object_store::Error as Kind;
+        if let Some(cause) = passing(error) {
+            return Self::unavailable(operation, url, cause);
+        }
         let url = url.to_owned();
         match error {
             // A write or a listing names no existing object, so what is missing is the bucket.
@@ -149,6 +171,15 @@ impl StoreError {
                 format!("cannot {operation} {url}: {cause}"),
                 "a file stands where the store needs a folder: move it, or name another folder",
             ),
+            Some(io::ErrorKind::InvalidFilename) => Self::invalid(
+                format!("cannot {operation} {url}: {cause}"),
+                "shorten the store's path or the run's name",
+            ),
+            None if cause.contains(REFUSAL) => Self::Refused {
+                operation,
+                url,
+                cause,
+            },
             _ => Self::Unavailable {
                 operation,
                 url,
@@ -156,6 +187,32 @@ impl StoreError {
             },
         }
     }
+}
+
+/// How the `object_store` crate begins to tell of an answer that the client is to blame for; the
+/// kinds of its errors do not.
+const REFUSAL: &str = "non-2xx status code: 4";
+
+/// Words of answers that blame the client for what a network or a repetition did: another attempt
+/// may succeed.
+const PASSING: [&str; 10] = [
+    "status code: 408",
+    "status code: 429",
+    "RequestTimeout",
+    "IncompleteBody",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+    "Md5Mismatch",
+    "NoSuchUpload",
+    "InvalidPart",
+    "InvalidBlockList",
+];
+
+/// The cause, where the error is of an answer that another attempt may not get.
+fn passing(error: &object_store::Error) -> Option<String> {
+    let cause = cause(error);
+    let passing = cause.contains(REFUSAL) && PASSING.iter().any(|words| cause.contains(words));
+    passing.then_some(cause)
 }
 
 /// The error in words, on one line: servers answer with XML of many lines.

@@ -2,9 +2,12 @@
 //!
 //! A [`Store`] is a folder, or a prefix of an S3, Google or Azure bucket, behind the same few
 //! operations. Only `layout` builds keys. Nothing here knows what the bytes mean, keeps state
-//! between calls, or writes an object that can be seen half-written.
+//! between calls, or writes an object that can be seen half-written. Every call has a deadline and
+//! is repeated while that may help.
 //!
 //! - [`settings`], [`backend`], [`probe`]: from an address to a store that is known to work
+//! - [`patience`]: how long a store may take
+//! - [`write`]: writing and deleting
 //! - [`reader`], [`background`]: reading on through the faults of a store, also without async
 //! - [`layout`]: every key
 //! - [`epoch`]: which coordinator may commit
@@ -13,6 +16,7 @@
 //! - [`retention`]: which checkpoints may go
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -20,10 +24,11 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use crate::store::backend::{Backend, Credentials, MissingFolder, Requests};
+use crate::store::backend::{Backend, Credentials, MissingFolder, RETRIES_MAX, Requests};
 use crate::store::error::StoreError;
+use crate::store::patience::{Patience, Waiting, within};
 use crate::store::settings::StoreSettings;
 
 pub mod address;
@@ -35,11 +40,13 @@ pub mod epoch;
 pub mod error;
 pub mod layout;
 pub mod manifest;
+pub mod patience;
 pub mod probe;
 pub mod reader;
 pub mod retention;
 pub mod settings;
 pub mod verify;
+pub mod write;
 
 /// Bytes of one request of a large transfer. S3 takes 10,000 parts, so objects up to 156 GiB.
 pub const PART_BYTES: usize = 16 * 1024 * 1024;
@@ -54,6 +61,7 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     root: Path,
     address: String,
+    patience: Patience,
 }
 
 /// One object of a listing.
@@ -87,7 +95,11 @@ impl Store {
         credentials: &Credentials,
         missing: MissingFolder,
     ) -> Result<Self, StoreError> {
-        Self::connect(settings, credentials, missing, Requests::default())
+        let requests = Requests {
+            timeout: Some(settings.request_timeout),
+            retries_max: RETRIES_MAX,
+        };
+        Self::connect(settings, credentials, missing, requests)
     }
 
     fn connect(
@@ -100,20 +112,29 @@ impl Store {
             objects,
             root,
             address,
+            repeats,
         } = backend::connect(settings, credentials, missing, requests)?;
         Ok(Self {
             objects,
             root,
             address,
+            patience: settings.patience(repeats),
         })
     }
 
     /// An empty store that lives as long as its clones.
     pub fn in_memory() -> Self {
+        Self::over(Arc::new(InMemory::new()), &StoreSettings::at("memory:"))
+    }
+
+    /// A store over objects of the caller's, by the address and the limits of `settings`: for tests
+    /// that put faults in between.
+    pub fn over(objects: Arc<dyn ObjectStore>, settings: &StoreSettings) -> Self {
         Self {
-            objects: Arc::new(InMemory::new()),
+            objects,
             root: Path::default(),
-            address: "memory:".to_owned(),
+            address: settings.url.clone(),
+            patience: settings.patience(false),
         }
     }
 
@@ -123,6 +144,7 @@ impl Store {
             objects: Arc::clone(&self.objects),
             root: self.path(folder)?,
             address: self.url(folder),
+            patience: self.patience,
         })
     }
 
@@ -138,13 +160,19 @@ impl Store {
 
     /// The whole object. Large ones are fetched in parts, several at a time.
     pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        let sort = |error| StoreError::sort("read", &self.url(key), &error);
-        let found = self.objects.get(&self.path(key)?).await.map_err(sort)?;
-        let size = found.meta.size;
-        if size <= PART_BYTES as u64 {
-            return found.bytes().await.map_err(sort);
+        let (objects, path) = (&self.objects, &self.path(key)?);
+        let first = || async move {
+            let found = objects.get(path).await?;
+            let size = found.meta.size;
+            if size <= PART_BYTES as u64 {
+                return Ok((size, Some(found.bytes().await?)));
+            }
+            Ok((size, None))
+        };
+        let (size, bytes) = self.repeat("read", &self.url(key), first).await?;
+        if let Some(bytes) = bytes {
+            return Ok(bytes);
         }
-        drop(found);
         let mut whole = BytesMut::with_capacity(size as usize);
         let mut chunks = self.chunks(key, size);
         while let Some(chunk) = chunks.try_next().await? {
@@ -155,10 +183,9 @@ impl Store {
 
     /// Bytes `from..to` of an object.
     pub async fn get_range(&self, key: &str, from: u64, to: u64) -> Result<Bytes, StoreError> {
-        self.objects
-            .get_range(&self.path(key)?, from..to)
-            .await
-            .map_err(|error| StoreError::sort("read", &self.url(key), &error))
+        let path = self.path(key)?;
+        let range = || self.objects.get_range(&path, from..to);
+        self.repeat("read", &self.url(key), range).await
     }
 
     /// The first `bytes` bytes of an object as chunks in order, of [`PART_BYTES`] but for the
@@ -176,10 +203,12 @@ impl Store {
 
     /// The object's length, or nothing where it does not exist.
     pub async fn size(&self, key: &str) -> Result<Option<u64>, StoreError> {
-        match self.objects.head(&self.path(key)?).await {
+        let path = self.path(key)?;
+        let head = || self.objects.head(&path);
+        match self.repeat("read", &self.url(key), head).await {
             Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(StoreError::sort("read", &self.url(key), &error)),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -187,80 +216,40 @@ impl Store {
         Ok(self.size(key).await?.is_some())
     }
 
-    /// Writes an object, whether or not it exists. Readers see the old bytes or the new.
-    pub async fn put(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
-        self.put_as(key, bytes.into(), PutMode::Overwrite).await
-    }
-
-    /// Writes an object that must not exist: of any number of writers one succeeds, the others get
-    /// `AlreadyExists`. A lost answer may make the winner see `AlreadyExists` too, so a caller for
-    /// whom this matters reads the object and compares.
-    pub async fn put_new(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
-        self.put_as(key, bytes.into(), PutMode::Create).await
-    }
-
-    async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> Result<(), StoreError> {
-        self.objects
-            .put_opts(&self.path(key)?, PutPayload::from_bytes(bytes), mode.into())
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::sort("write", &self.url(key), &error))
-    }
-
-    /// Like [`Store::put`], in parts above [`PART_BYTES`]; copies nothing. The object appears at
-    /// the end. A process that dies midway leaves parts that only a bucket's lifecycle rule for
-    /// incomplete multipart uploads clears away.
-    pub async fn put_large(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
-        if bytes.len() <= PART_BYTES {
-            return self.put(key, bytes).await;
-        }
-        let sort = |error| StoreError::sort("write", &self.url(key), &error);
-        let mut upload = self
-            .objects
-            .put_multipart(&self.path(key)?)
-            .await
-            .map_err(sort)?;
-        let parts = (0..bytes.len())
-            .step_by(PART_BYTES)
-            .map(|from| bytes.slice(from..bytes.len().min(from + PART_BYTES)));
-        let sent = stream::iter(parts)
-            .map(|part| upload.put_part(part.into()))
-            .buffer_unordered(PARTS_IN_FLIGHT_MAX)
-            .try_for_each(|()| async { Ok(()) })
-            .await;
-        let done = match sent {
-            Ok(()) => upload.complete().await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
-            // The first error is the one to report; what the abort leaves is only wasted space.
-            drop(upload.abort().await);
-            return Err(sort(error));
-        }
-        Ok(())
-    }
-
     /// Every object under a folder (all for ""), however deep, sorted by key. A missing folder is
     /// an empty one.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>, StoreError> {
-        let path = self.folder_path(folder)?;
-        let found = self.objects.list(Some(&path)).try_collect::<Vec<_>>().await;
-        self.sorted(folder, found)
+        Ok(self.sorted(&self.everything(folder).await?))
     }
 
     /// Like [`Store::list`], without what lies in folders of this folder.
     pub async fn list_here(&self, folder: &str) -> Result<Vec<Object>, StoreError> {
         let path = self.folder_path(folder)?;
-        let found = self.objects.list_with_delimiter(Some(&path)).await;
-        self.sorted(folder, found.map(|level| level.objects))
+        let level = || self.objects.list_with_delimiter(Some(&path));
+        let found = self.repeat("list", &self.url(folder), level).await?;
+        Ok(self.sorted(&found.objects))
     }
 
-    fn sorted(
-        &self,
-        folder: &str,
-        found: object_store::Result<Vec<ObjectMeta>>,
-    ) -> Result<Vec<Object>, StoreError> {
-        let found = found.map_err(|error| StoreError::sort("list", &self.url(folder), &error))?;
+    /// Every object under a folder, in no order. The deadline is of each page of the listing.
+    async fn everything(&self, folder: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        let path = self.folder_path(folder)?;
+        let url = self.url(folder);
+        let mut waiting = Waiting::new(self.patience);
+        loop {
+            let mut listing = self.objects.list(Some(&path));
+            let mut found = Vec::new();
+            let failed = loop {
+                match self.call("list", &url, listing.try_next()).await {
+                    Ok(Some(meta)) => found.push(meta),
+                    Ok(None) => return Ok(found),
+                    Err(error) => break error,
+                }
+            };
+            waiting.pause(folder, failed).await?;
+        }
+    }
+
+    fn sorted(&self, found: &[ObjectMeta]) -> Vec<Object> {
         let mut objects: Vec<_> = found
             .iter()
             .map(|meta| Object {
@@ -269,14 +258,37 @@ impl Store {
             })
             .collect();
         objects.sort_unstable();
-        Ok(objects)
+        objects
     }
 
-    /// Deletes an object; one that does not exist is deleted already.
-    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        match self.objects.delete(&self.path(key)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(StoreError::sort("delete", &self.url(key), &error)),
+    /// One call of the library.
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        url: &str,
+        future: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T, StoreError> {
+        within(self.patience.call, operation, url, future)
+            .await?
+            .map_err(|error| StoreError::sort(operation, url, &error))
+    }
+
+    /// Calls the library until it succeeds, time is up, or waiting does not help. It repeats
+    /// requests itself; not those that may have been carried out, nor what broke in an answer.
+    async fn repeat<T, F: Future<Output = object_store::Result<T>>>(
+        &self,
+        operation: &'static str,
+        url: &str,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, StoreError> {
+        let mut waiting = Waiting::new(self.patience);
+        loop {
+            let error = match within(waiting.left(), operation, url, attempt()).await {
+                Ok(Ok(found)) => return Ok(found),
+                Ok(Err(error)) => StoreError::sort(operation, url, &error),
+                Err(late) => late,
+            };
+            waiting.pause(url, error).await?;
         }
     }
 

@@ -12,22 +12,16 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStoreExt};
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tokio::time::Instant;
 
-use crate::corpus::random::{keyed_number, unit_interval};
 use crate::store::Store;
-use crate::store::backend::{Credentials, MissingFolder, Requests};
+use crate::store::backend::{Credentials, MissingFolder, RETRIES_MAX, Requests};
 use crate::store::error::StoreError;
+use crate::store::patience::{Patience, Waiting, within};
 use crate::store::settings::ReadSettings;
-
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// So often in a row a request fails before a person is told of it.
-const FAILURES_TOLD: u32 = 4;
 
 /// A store that is only read from. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,14 +31,6 @@ pub struct Reader {
     /// The library repeats the requests of a listing, which are many and small.
     listings: Store,
     patience: Patience,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Patience {
-    /// One request without a byte.
-    stall: Duration,
-    /// All requests without a byte.
-    give_up: Duration,
 }
 
 /// What came of reading an object.
@@ -126,7 +112,8 @@ impl Reader {
         credentials: &Credentials,
     ) -> Result<Self, StoreError> {
         let patience = Patience {
-            stall: settings.stall_timeout,
+            request: settings.stall_timeout,
+            call: settings.stall_timeout,
             give_up: settings.retry_timeout,
         };
         let open = |requests| {
@@ -139,8 +126,8 @@ impl Reader {
                 retries_max: 0,
             })?,
             listings: open(Requests {
-                timeout: Some(patience.stall),
-                ..Requests::default()
+                timeout: Some(patience.request),
+                retries_max: RETRIES_MAX,
             })?,
             patience,
         })
@@ -158,7 +145,7 @@ impl Reader {
 
     /// How long nothing may come before a read is given up, its last attempt included.
     pub fn give_up_after(&self) -> Duration {
-        self.patience.give_up + self.patience.stall
+        self.patience.deadline()
     }
 
     /// A whole object, for what is small.
@@ -275,7 +262,7 @@ impl Reader {
         while transfer.received < wanted {
             let Some(bytes) = self.within_stall(&url, body.next()).await? else {
                 let cause = format!("{} bytes came of {wanted}", transfer.received);
-                return Err(unavailable(&url, cause).into());
+                return Err(StoreError::unavailable("read", &url, cause).into());
             };
             let mut bytes = bytes.map_err(sort)?;
             bytes.truncate((wanted - transfer.received) as usize);
@@ -291,7 +278,8 @@ impl Reader {
         let path = self.store.path(key)?;
         let mut waiting = Waiting::new(self.patience);
         loop {
-            match self.listings.objects.head(&path).await {
+            let head = self.listings.objects.head(&path);
+            match self.listings.call("read", &self.url(key), head).await {
                 Ok(meta) => {
                     return Ok(Described {
                         key: key.to_owned(),
@@ -299,37 +287,22 @@ impl Reader {
                         version: Version::of(&meta),
                     });
                 }
-                Err(error) => {
-                    let error = StoreError::sort("read", &self.url(key), &error);
-                    waiting.pause(key, error).await?;
-                }
+                Err(error) => waiting.pause(key, error).await?,
             }
         }
     }
 
     /// Every object whose key begins with a folder (all for ""), sorted by key.
     pub async fn list_described(&self, folder: &str) -> Result<Vec<Described>, StoreError> {
-        let path = self.listings.folder_path(folder)?;
-        let mut waiting = Waiting::new(self.patience);
-        loop {
-            let listed = self.listings.objects.list(Some(&path));
-            match listed.try_collect::<Vec<_>>().await {
-                Ok(found) => {
-                    let described = |meta: &ObjectMeta| Described {
-                        key: self.listings.key(&meta.location).to_owned(),
-                        bytes: meta.size,
-                        version: Version::of(meta),
-                    };
-                    let mut objects: Vec<_> = found.iter().map(described).collect();
-                    objects.sort_by(|a, b| a.key.cmp(&b.key));
-                    return Ok(objects);
-                }
-                Err(error) => {
-                    let error = StoreError::sort("list", &self.url(folder), &error);
-                    waiting.pause(folder, error).await?;
-                }
-            }
-        }
+        let described = |meta: &ObjectMeta| Described {
+            key: self.listings.key(&meta.location).to_owned(),
+            bytes: meta.size,
+            version: Version::of(meta),
+        };
+        let found = self.listings.everything(folder).await?;
+        let mut objects: Vec<_> = found.iter().map(described).collect();
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
     }
 
     async fn within_stall<T>(
@@ -337,72 +310,6 @@ impl Reader {
         url: &str,
         future: impl Future<Output = T>,
     ) -> Result<T, StoreError> {
-        let stall = self.patience.stall;
-        timeout(stall, future)
-            .await
-            .map_err(|_| unavailable(url, format!("no byte came within {stall:?}")))
-    }
-}
-
-fn unavailable(url: &str, cause: String) -> StoreError {
-    StoreError::Unavailable {
-        operation: "read",
-        url: url.to_owned(),
-        cause,
-    }
-}
-
-/// Failures in a row, and since when nothing came.
-struct Waiting {
-    patience: Patience,
-    since: Instant,
-    failures: u32,
-}
-
-impl Waiting {
-    fn new(patience: Patience) -> Self {
-        Self {
-            patience,
-            since: Instant::now(),
-            failures: 0,
-        }
-    }
-
-    /// Waits before the next attempt, longer after each failure; the error itself where waiting
-    /// does not help or has lasted long enough.
-    async fn pause(&mut self, what: &str, error: StoreError) -> Result<(), StoreError> {
-        let StoreError::Unavailable {
-            operation,
-            url,
-            cause,
-        } = error
-        else {
-            return Err(error);
-        };
-        self.failures += 1;
-        let (waited, failures) = (self.since.elapsed(), self.failures);
-        let left = self.patience.give_up.saturating_sub(waited);
-        if left.is_zero() {
-            let cause = format!(
-                "{cause} (attempt {failures}; nothing has come for {:.0} s)",
-                waited.as_secs_f64()
-            );
-            return Err(StoreError::Unavailable {
-                operation,
-                url,
-                cause,
-            });
-        }
-        if failures >= FAILURES_TOLD && failures.is_power_of_two() {
-            warn!(%url, failures, "the store does not answer well, trying on: {cause}");
-        } else {
-            debug!(%url, failures, "trying again: {cause}");
-        }
-        let doubled = PAUSE_FIRST.saturating_mul(1 << (failures - 1).min(16));
-        // Between half and all of it, so that ranks which failed together do not return together.
-        let numbers = [u64::from(std::process::id()), u64::from(failures)];
-        let share = 0.5 + 0.5 * unit_interval(keyed_number(0, what, &numbers));
-        sleep(doubled.min(PAUSE_MAX).mul_f64(share).min(left)).await;
-        Ok(())
+        within(self.patience.request, "read", url, future).await
     }
 }

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::store::error::StoreError;
+use crate::store::patience::Patience;
 
 /// `object_store` signs a request once for all its retries, and signatures live for five minutes.
 const RETRY_TIMEOUT_MAX: Duration = Duration::from_mins(5);
+const REQUEST_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 
 pub(super) const SCHEMES_HINT: &str =
     "use a folder's path, or an address that begins with s3://, gs://, az:// or file://";
@@ -42,6 +44,11 @@ pub struct StoreSettings {
     #[serde(default = "default_retry_timeout", with = "humantime_serde")]
     #[garde(custom(retry_timeout_limit))]
     pub retry_timeout: Duration,
+    /// How long one request may take, its body included: of an upload, up to four at a time of
+    /// 16 MiB each.
+    #[serde(default = "default_request_timeout", with = "humantime_serde")]
+    #[garde(custom(request_timeout_limit))]
+    pub request_timeout: Duration,
 }
 
 /// How a store that is only read from is reached, beside its address.
@@ -88,8 +95,13 @@ impl ReadSettings {
             region: self.region.clone(),
             allow_http: self.allow_http,
             retry_timeout: self.retry_timeout,
+            request_timeout: self.stall_timeout,
         }
     }
+}
+
+const fn default_request_timeout() -> Duration {
+    Duration::from_mins(2)
 }
 
 const fn default_stall_timeout() -> Duration {
@@ -101,6 +113,20 @@ const fn default_retry_timeout() -> Duration {
 }
 
 impl StoreSettings {
+    /// Of a store whose library repeats requests itself, or does not.
+    pub(super) fn patience(&self, repeats: bool) -> Patience {
+        let repeating = if repeats {
+            self.retry_timeout
+        } else {
+            Duration::ZERO
+        };
+        Patience {
+            request: self.request_timeout,
+            call: repeating + self.request_timeout,
+            give_up: self.retry_timeout,
+        }
+    }
+
     /// The settings of an address alone, all else as by default.
     pub fn at(url: impl Into<String>) -> Self {
         Self {
@@ -109,6 +135,7 @@ impl StoreSettings {
             region: None,
             allow_http: false,
             retry_timeout: default_retry_timeout(),
+            request_timeout: default_request_timeout(),
         }
     }
 }
@@ -170,6 +197,14 @@ pub fn only_address(address: &str, context: &()) -> garde::Result {
 pub fn stall_timeout_limit(timeout: &Duration, _context: &()) -> garde::Result {
     if timeout.is_zero() || *timeout > RETRY_TIMEOUT_MAX {
         return Err(garde::Error::new("not between 0 and 5m"));
+    }
+    Ok(())
+}
+
+/// For validation: how long one request may take.
+pub fn request_timeout_limit(timeout: &Duration, _context: &()) -> garde::Result {
+    if timeout.is_zero() || *timeout > REQUEST_TIMEOUT_MAX {
+        return Err(garde::Error::new("not between 0 and 1h"));
     }
     Ok(())
 }

@@ -222,7 +222,7 @@ fn a_store_that_never_answers_ends_with_its_name() {
                 stalled: 1_000,
                 ..Faults::default()
             },
-            "no byte came within 100ms",
+            "nothing came within 100ms",
         ),
         (
             Faults {

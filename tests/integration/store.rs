@@ -19,6 +19,7 @@ use crate::support::s3::S3Server;
 
 mod checkpoints;
 mod objects;
+mod proof;
 
 /// Every part of the contract, each in a prefix of its own.
 async fn check_contract(store: &Store) {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+pub mod faulty;
 pub mod process;
 pub mod proxy;
 pub mod python;
