@@ -21,7 +21,7 @@ use crate::run::state::Millis;
 use crate::store::checkpoint::{Checkpoints, Published};
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
-use crate::store::retention::{Retention, Summary};
+use crate::store::retention::Retention;
 use crate::store::{Store, epoch, layout};
 use crate::telemetry::{Evaluation, StepMetrics};
 
@@ -278,34 +278,9 @@ async fn publish_all(
         }
         info!(%step, reason = ?manifest.reason, "checkpoint published");
         let _ = core.try_send(Message::Published { step });
-        if let Err(error) = retain(&checkpoints, &keep, step).await {
+        if let Err(error) = checkpoints.retain(&keep, step).await {
             warn!(%error, "old checkpoints could not be removed");
         }
-    }
-    Ok(())
-}
-
-/// Removes what the retention rule does not keep, now that `published` was written and each of its
-/// bytes digested on the way. What an earlier life left after that step is damaged, or this life
-/// would have begun there; it counts for nothing and gives way when the run comes to its step.
-async fn retain(checkpoints: &Checkpoints, keep: &Retention, published: Step) -> Result<()> {
-    let mut summaries = Vec::new();
-    for step in checkpoints.steps().await?.published {
-        if step > published {
-            break;
-        }
-        match checkpoints.manifest(step).await {
-            Ok(manifest) => summaries.push(Summary::from(&manifest)),
-            Err(CheckpointError::Unusable { reason, .. }) => {
-                warn!(%step, %reason, "a damaged checkpoint is left alone");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let parents = checkpoints.branch_parents().await?;
-    for step in keep.deletions(&summaries, Some(published), &parents) {
-        checkpoints.delete(step).await?;
-        info!(%step, "checkpoint removed by the retention rule");
     }
     Ok(())
 }

@@ -48,9 +48,11 @@ impl Checkpoints {
             run_url: Some(run_url.to_owned()),
         };
         let text = serde_json::to_vec(&record).expect("a pin is made of texts");
-        self.store().put(&layout::pin(step, branch), text).await?;
-        // Looked at after the mark is set, so that a deletion at the same moment does not go
-        // unnoticed.
+        self.store()
+            .put_proven(&layout::pin(step, branch), text)
+            .await?;
+        // Looked at after the mark is set: a deletion at the same moment sees the mark and gives
+        // the manifest back, or has taken it already.
         self.manifest(step).await.map(drop)
     }
 
@@ -110,6 +112,6 @@ impl Checkpoints {
     /// Writes down which checkpoint this run grows from.
     pub async fn remember_parent(&self, parent: &CheckpointAddress) -> Result<(), StoreError> {
         let text = serde_json::to_vec_pretty(parent).expect("an address is made of texts");
-        self.store().put(layout::BRANCH_FILE, text).await
+        self.store().put_proven(layout::BRANCH_FILE, text).await
     }
 }

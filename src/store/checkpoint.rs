@@ -1,9 +1,10 @@
-//! Writing, listing and deleting checkpoints.
+//! Writing and listing checkpoints.
 //!
 //! Everything is bytes here; what they mean is for `train` to know. The order of writes is the
-//! whole protocol: files first, the manifest last and only once, by a coordinator that still holds
-//! the newest epoch; on deletion the manifest first. So at any point of time, and whatever process
-//! dies, a folder with a manifest is a whole checkpoint and one without is none.
+//! whole protocol: files first, each read back, the manifest last and only once, by a coordinator
+//! that still holds the newest epoch; on deletion the manifest first. So at any point of time,
+//! whatever process dies and whatever the store said, a folder with a manifest is a whole
+//! checkpoint and one without is none. What the store damages later is for `verify` to find.
 //!
 //! One window stays open: a coordinator that is fenced off between its check and its write still
 //! publishes. That is harmless, for what it publishes is whole and is a state that training was in;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use crate::ids::{Epoch, Step};
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::{CheckpointManifest, FileEntry, digest};
+use crate::store::write::Held;
 use crate::store::{Store, epoch, layout};
 
 /// Conditional creates of one manifest. S3 may answer a create with a conflict while a rival's
@@ -60,8 +62,8 @@ impl Checkpoints {
     }
 
     /// Writes one file of a checkpoint that is not published yet, over what an unfinished attempt
-    /// left. Of a published checkpoint, only content that its manifest names is accepted; writing
-    /// it again repairs a damaged file.
+    /// left, and reads it back. Of a published checkpoint, only content that its manifest names is
+    /// accepted: it repairs a damaged file and leaves a good one alone.
     pub async fn write_file(
         &self,
         step: Step,
@@ -77,16 +79,16 @@ impl Checkpoints {
             bytes: bytes.len() as u64,
             digest: digest_of(bytes.clone()).await,
         };
-        if let Some(published) = self.published(step).await?
-            && published.file(name) != Some(&entry)
-        {
-            return Err(CheckpointError::AlreadyPublished {
-                url: self.url(step),
-            });
+        let key = layout::checkpoint_file(step, name);
+        match self.published(step).await? {
+            Some(published) if published.file(name) != Some(&entry) => {
+                return Err(CheckpointError::AlreadyPublished {
+                    url: self.url(step),
+                });
+            }
+            Some(_) if self.store.held(&key, &bytes).await? == Held::Same => {}
+            _ => self.store.put_proven(&key, bytes).await?,
         }
-        self.store
-            .put_large(&layout::checkpoint_file(step, name), bytes)
-            .await?;
         Ok(entry)
     }
 
@@ -101,18 +103,7 @@ impl Checkpoints {
             Ok(()),
             "a manifest to publish breaks its own rules"
         );
-        let url = self.url(manifest.step);
-        match epoch::newest(&self.store).await? {
-            Some(newest) if newest == manifest.epoch => {}
-            newest => {
-                let newest = newest.unwrap_or(Epoch(0));
-                return Err(CheckpointError::Fenced {
-                    ours: manifest.epoch,
-                    newest,
-                    url,
-                });
-            }
-        }
+        self.check_epoch(manifest).await?;
         self.check_written(manifest).await?;
         let key = layout::checkpoint_file(manifest.step, layout::MANIFEST_FILE);
         let text = Bytes::from(manifest.to_json());
@@ -122,13 +113,22 @@ impl Checkpoints {
                 Err(StoreError::AlreadyExists { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            // Somebody's, or our own after a lost answer.
-            if let Some(published) = self.published(manifest.step).await? {
-                return if published.same_state(manifest) {
-                    Ok(Published::Already)
-                } else {
-                    Err(CheckpointError::AlreadyPublished { url })
-                };
+            match self.published(manifest.step).await {
+                Ok(Some(published)) if published.same_state(manifest) => {
+                    return Ok(Published::Already);
+                }
+                Ok(Some(_)) => {
+                    return Err(CheckpointError::AlreadyPublished {
+                        url: self.url(manifest.step),
+                    });
+                }
+                Ok(None) => {}
+                // A torn or damaged one, which is none to anybody.
+                Err(CheckpointError::Unusable { .. }) => {
+                    self.check_epoch(manifest).await?;
+                    self.store.delete_proven(&key).await?;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(StoreError::AlreadyExists {
@@ -137,7 +137,20 @@ impl Checkpoints {
         .into())
     }
 
-    /// That each file is there with its length. Content is for [`Checkpoints::verify`].
+    /// That no later coordinator has claimed the run.
+    async fn check_epoch(&self, manifest: &CheckpointManifest) -> Result<(), CheckpointError> {
+        let newest = epoch::newest(&self.store).await?.unwrap_or(Epoch(0));
+        if newest == manifest.epoch {
+            return Ok(());
+        }
+        Err(CheckpointError::Fenced {
+            ours: manifest.epoch,
+            newest,
+            url: self.url(manifest.step),
+        })
+    }
+
+    /// That each file is there with its length. Who wrote it has read it back.
     async fn check_written(&self, manifest: &CheckpointManifest) -> Result<(), CheckpointError> {
         let objects = self
             .store
@@ -213,24 +226,6 @@ impl Checkpoints {
             )));
         }
         Ok(Some(manifest))
-    }
-
-    /// Deletes a checkpoint or the files of an unfinished one, the manifest first. Deleting again
-    /// what was deleted halfway finishes it. Refuses a branch's parent.
-    pub async fn delete(&self, step: Step) -> Result<(), CheckpointError> {
-        if self.branch_parents().await?.contains(&step) {
-            return Err(CheckpointError::Kept {
-                url: self.url(step),
-                reason: "a branch grows from it".to_owned(),
-            });
-        }
-        self.store
-            .delete(&layout::checkpoint_file(step, layout::MANIFEST_FILE))
-            .await?;
-        for object in self.store.list(&layout::checkpoint_folder(step)).await? {
-            self.store.delete(&object.key).await?;
-        }
-        Ok(())
     }
 }
 

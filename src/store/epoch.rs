@@ -56,17 +56,9 @@ pub async fn claim(store: &Store, claimant: &Claimant) -> Result<EpochRecord, Ep
         };
         let text = serde_json::to_vec_pretty(&record).expect("a record of strings and numbers");
         let key = layout::epoch(next);
-        match store.put_new(&key, text.clone()).await {
+        match store.put_new(&key, text).await {
             Ok(()) => return Ok(record),
-            Err(StoreError::AlreadyExists { .. }) => {
-                // The answer to our own write may have been lost and the write repeated.
-                match store.get(&key).await {
-                    Ok(existing) if existing == text => return Ok(record),
-                    // Gone or another's: S3 also answers so while a rival's write is in flight.
-                    Ok(_) | Err(StoreError::NotFound { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }

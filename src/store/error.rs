@@ -57,6 +57,16 @@ pub enum StoreError {
         url: String,
         cause: String,
     },
+    /// Stop: the store says what is not so.
+    #[error(
+        "cannot {operation} {url}: {found}, though the store says that it succeeded\n  \
+         hint: check the store's disks and what lies between, or use another store"
+    )]
+    Disproved {
+        operation: &'static str,
+        url: String,
+        found: &'static str,
+    },
     /// Begin again: what was read of the object belongs to another one than what is there now.
     #[error(
         "{url} has changed since it was first looked at\n  \

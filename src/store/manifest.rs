@@ -1,7 +1,8 @@
 //! What a checkpoint says of itself: `MANIFEST.json`, the file whose existence makes it one.
 //!
 //! Pure. Versioned: another version is refused, never guessed at. A manifest names every other file
-//! of its folder with length and digest; it holds no text of any document.
+//! of its folder with length and digest, and ends with a digest of itself; it holds no text of any
+//! document.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,6 +16,10 @@ use crate::store::layout;
 
 /// The layout that this code reads and writes.
 pub const MANIFEST_VERSION: u32 = 1;
+
+/// What stands between the text that a manifest's own digest is of, and that digest. No string in
+/// JSON has a line end, and deeper lines begin with more spaces.
+const OWN_DIGEST: &str = ",\n  \"digest\": \"";
 
 /// The content of `MANIFEST.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,11 +105,16 @@ impl CheckpointManifest {
         }
         let manifest: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         manifest.check()?;
+        check_own_digest(text)?;
         Ok(manifest)
     }
 
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec_pretty(self).expect("a manifest is made of strings and numbers")
+        let text =
+            serde_json::to_string_pretty(self).expect("a manifest is made of strings and numbers");
+        let told = text.strip_suffix("\n}").expect("it is an object");
+        let own = digest(told.as_bytes());
+        format!("{told}{OWN_DIGEST}{own}\"\n}}").into_bytes()
     }
 
     /// What a manifest of the right shape must still obey: plain names, each once, none of them
@@ -147,6 +157,17 @@ impl CheckpointManifest {
             files
         };
         self.run == other.run && self.step == other.step && sorted(self) == sorted(other)
+    }
+}
+
+/// That a manifest is as it was written. Early ones have no digest of their own.
+fn check_own_digest(text: &[u8]) -> Result<(), String> {
+    let text = str::from_utf8(text).map_err(|error| error.to_string())?;
+    match text.rsplit_once(OWN_DIGEST) {
+        Some((told, own)) if !own.starts_with(&digest(told.as_bytes())) => {
+            Err("its own digest does not agree with it".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 

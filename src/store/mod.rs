@@ -7,13 +7,13 @@
 //!
 //! - [`settings`], [`backend`], [`probe`]: from an address to a store that is known to work
 //! - [`patience`]: how long a store may take
-//! - [`write`]: writing and deleting
+//! - [`write`]: writing and deleting, with proof where it matters
 //! - [`reader`], [`background`]: reading on through the faults of a store, also without async
 //! - [`layout`]: every key
 //! - [`epoch`]: which coordinator may commit
 //! - [`manifest`], [`checkpoint`], [`verify`]: checkpoints and their proof
 //! - [`branches`]: which runs grew from which checkpoints
-//! - [`retention`]: which checkpoints may go
+//! - [`retention`], [`removal`]: which checkpoints may go, and how they go
 
 use std::fmt;
 use std::future::Future;
@@ -43,6 +43,7 @@ pub mod manifest;
 pub mod patience;
 pub mod probe;
 pub mod reader;
+pub mod removal;
 pub mod retention;
 pub mod settings;
 pub mod verify;

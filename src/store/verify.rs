@@ -1,7 +1,8 @@
 //! Proof that a checkpoint is what its manifest says, and reading that insists on it.
 //!
 //! Nothing is believed without its digest: a file is used only after its length and blake3 agree
-//! with the manifest. A store that cannot be reached is an error, never a reason to take an older
+//! with the manifest. A file that does not agree is read once more, since the way from the store
+//! may be to blame. A store that cannot be reached is an error, never a reason to take an older
 //! checkpoint for the newest.
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ use crate::store::checkpoint::{Checkpoints, digest_of};
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::layout;
 use crate::store::manifest::{CheckpointManifest, FileEntry};
+
+/// Readings of a file before it counts as damaged.
+const READS_MAX: usize = 2;
 
 /// What a look at every byte of a checkpoint showed.
 #[derive(Clone, Debug)]
@@ -80,11 +84,7 @@ impl Checkpoints {
         let manifest = self.manifest(step).await?;
         let mut files = Vec::with_capacity(manifest.files.len());
         for entry in &manifest.files {
-            let state = match self.stream_file(step, entry, None).await {
-                // Deleted while it was read.
-                Err(CheckpointError::Store(StoreError::NotFound { .. })) => FileState::Missing,
-                state => state?,
-            };
+            let state = self.stream_file(step, entry, None).await?;
             files.push((entry.name.clone(), state));
         }
         Ok(Verification { manifest, files })
@@ -110,29 +110,6 @@ impl Checkpoints {
         Ok(result)
     }
 
-    /// Deletes a published checkpoint that does not verify, so that its step can be written again:
-    /// a run that continued from before it comes back there, perhaps with other bits (another
-    /// number of ranks, another processor). Leaves a branch's parent, which only the same content
-    /// repairs.
-    pub async fn clear_damaged(&self, step: Step) -> Result<(), CheckpointError> {
-        let manifest = layout::checkpoint_file(step, layout::MANIFEST_FILE);
-        if !self.store().exists(&manifest).await? {
-            return Ok(());
-        }
-        let good = match self.verify(step).await {
-            Ok(verification) => verification.is_good(),
-            Err(CheckpointError::Unusable { .. }) => false,
-            Err(error) => return Err(error),
-        };
-        if good {
-            return Ok(());
-        }
-        match self.delete(step).await {
-            Err(CheckpointError::Kept { .. }) => Ok(()),
-            deleted => deleted,
-        }
-    }
-
     /// One whole file in memory, its digest checked.
     pub async fn read_file(
         &self,
@@ -143,24 +120,25 @@ impl Checkpoints {
         let Some(entry) = manifest.file(name) else {
             return Err(self.unusable(step, format!("it has no {name}")));
         };
-        let bytes = match self.store().get(&layout::checkpoint_file(step, name)).await {
-            Ok(bytes) => bytes,
-            Err(StoreError::NotFound { .. }) => {
-                return Err(self.unusable_file(step, name, &FileState::Missing));
+        let key = layout::checkpoint_file(step, name);
+        let mut state = FileState::Missing;
+        for _ in 0..READS_MAX {
+            let bytes = match self.store().get(&key).await {
+                Ok(bytes) => bytes,
+                Err(StoreError::NotFound { .. }) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let found = bytes.len() as u64;
+            state = if found == entry.bytes {
+                FileState::of_digest(digest_of(bytes.clone()).await, entry)
+            } else {
+                FileState::WrongLength { found }
+            };
+            if state == FileState::Good {
+                return Ok(bytes);
             }
-            Err(error) => return Err(error.into()),
-        };
-        let state = if bytes.len() as u64 == entry.bytes {
-            FileState::of_digest(digest_of(bytes.clone()).await, entry)
-        } else {
-            FileState::WrongLength {
-                found: bytes.len() as u64,
-            }
-        };
-        match state {
-            FileState::Good => Ok(bytes),
-            bad => Err(self.unusable_file(step, name, &bad)),
         }
+        Err(self.unusable_file(step, name, &state))
     }
 
     /// Copies a checkpoint into a local folder, created where missing, as a Hugging Face model
@@ -196,6 +174,26 @@ impl Checkpoints {
 
     /// Reads a file in chunks, checks it, and writes it to `target` where there is one.
     async fn stream_file(
+        &self,
+        step: Step,
+        entry: &FileEntry,
+        target: Option<&Path>,
+    ) -> Result<FileState, CheckpointError> {
+        let mut state = FileState::Missing;
+        for _ in 0..READS_MAX {
+            state = match self.stream_once(step, entry, target).await {
+                // Deleted while it was read.
+                Err(CheckpointError::Store(StoreError::NotFound { .. })) => FileState::Missing,
+                state => state?,
+            };
+            if state == FileState::Good {
+                break;
+            }
+        }
+        Ok(state)
+    }
+
+    async fn stream_once(
         &self,
         step: Step,
         entry: &FileEntry,

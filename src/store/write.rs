@@ -1,7 +1,9 @@
 //! Writing and deleting objects.
 //!
-//! A failure does not say that nothing was done, since the answer may have been lost. Invariant: an
-//! object is seen whole or not at all.
+//! A failure does not say that nothing was done, since the answer may have been lost; and a store
+//! may say that something was done which was not. Invariants: an object is seen whole or not at
+//! all; whoever creates one and loses the answer finds out that it was itself; what is written or
+//! deleted with proof was looked at afterwards.
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -15,6 +17,17 @@ use crate::store::{PART_BYTES, PARTS_IN_FLIGHT_MAX, Store};
 
 /// How often a large upload is begun. Each of its parts is repeated too.
 const UPLOADS_MAX: u32 = 4;
+/// How often something is written or deleted until looking shows it: six seconds in all, for stores
+/// that show a write late.
+const PROOFS_MAX: u32 = 7;
+
+/// What a look at an object showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Same,
+    Other,
+    Missing,
+}
 
 impl Store {
     /// Writes an object, whether or not it exists. Readers see the old bytes or the new.
@@ -22,11 +35,50 @@ impl Store {
         self.put_as(key, bytes.into(), PutMode::Overwrite).await
     }
 
-    /// Writes an object that must not exist: of any number of writers one succeeds, the others get
-    /// `AlreadyExists`. A lost answer may make the winner see `AlreadyExists` too, so a caller for
-    /// whom this matters reads the object and compares.
+    /// Like [`Store::put_large`], read back and written again until it is there as it should be.
+    pub async fn put_proven(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
+        let bytes = bytes.into();
+        let mut attempt = 1;
+        loop {
+            self.put_large(key, bytes.clone()).await?;
+            match self.held(key, &bytes).await? {
+                Held::Same => return Ok(()),
+                held => self.doubt("write", key, held.words(), attempt).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Writes an object that must not exist, with proof: of any number of writers of different
+    /// bytes one succeeds, the others get `AlreadyExists`. A writer that finds its own bytes has
+    /// succeeded: the answer to it was lost.
     pub async fn put_new(&self, key: &str, bytes: impl Into<Bytes>) -> Result<(), StoreError> {
-        self.put_as(key, bytes.into(), PutMode::Create).await
+        let bytes = bytes.into();
+        let mut attempt = 1;
+        loop {
+            let refused = match self.create(key, bytes.clone()).await {
+                Ok(()) => None,
+                Err(error @ StoreError::AlreadyExists { .. }) => Some(error),
+                Err(error) => return Err(error),
+            };
+            match (self.held(key, &bytes).await?, refused) {
+                (Held::Same, _) => return Ok(()),
+                (_, Some(error)) => return Err(error),
+                (Held::Missing, None) => {
+                    let found = Held::Missing.words();
+                    self.doubt("write", key, found, attempt).await?;
+                }
+                // It is this writer's, and damaged.
+                (Held::Other, None) => return self.put_proven(key, bytes).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Like [`Store::put_new`], believing what the store says; a lost answer ends in
+    /// `AlreadyExists`.
+    pub(super) async fn create(&self, key: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.put_as(key, bytes, PutMode::Create).await
     }
 
     async fn put_as(&self, key: &str, bytes: Bytes, mode: PutMode) -> Result<(), StoreError> {
@@ -94,6 +146,72 @@ impl Store {
         match self.repeat("delete", &self.url(key), delete).await {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Like [`Store::delete`], looked for and deleted again until it is gone.
+    pub async fn delete_proven(&self, key: &str) -> Result<(), StoreError> {
+        let mut attempt = 1;
+        loop {
+            self.delete(key).await?;
+            if !self.exists(key).await? {
+                return Ok(());
+            }
+            self.doubt("delete", key, "it is still there", attempt)
+                .await?;
+            attempt += 1;
+        }
+    }
+
+    /// Compares an object with the bytes that it should have.
+    pub(super) async fn held(&self, key: &str, bytes: &Bytes) -> Result<Held, StoreError> {
+        match self.size(key).await? {
+            None => return Ok(Held::Missing),
+            Some(size) if size != bytes.len() as u64 => return Ok(Held::Other),
+            Some(_) => {}
+        }
+        let mut at = 0;
+        let mut chunks = self.chunks(key, bytes.len() as u64);
+        loop {
+            match chunks.try_next().await {
+                Ok(Some(chunk)) if bytes[at..].starts_with(&chunk) => at += chunk.len(),
+                Ok(None) if at == bytes.len() => return Ok(Held::Same),
+                Ok(_) => return Ok(Held::Other),
+                Err(StoreError::NotFound { .. }) => return Ok(Held::Missing),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits after something that the store said turned out not to be so; an error after the last
+    /// attempt.
+    async fn doubt(
+        &self,
+        operation: &'static str,
+        key: &str,
+        found: &'static str,
+        attempt: u32,
+    ) -> Result<(), StoreError> {
+        let url = self.url(key);
+        if attempt >= PROOFS_MAX {
+            return Err(StoreError::Disproved {
+                operation,
+                url,
+                found,
+            });
+        }
+        warn!(%url, attempt, "cannot {operation} it: {found}, though the store says it succeeded");
+        sleep(pause_after(attempt, key)).await;
+        Ok(())
+    }
+}
+
+impl Held {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Same => "it is there",
+            Self::Other => "it holds other bytes",
+            Self::Missing => "it is not there",
         }
     }
 }

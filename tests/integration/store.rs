@@ -18,6 +18,8 @@ use cohort::store::settings::StoreSettings;
 use crate::support::s3::S3Server;
 
 mod checkpoints;
+mod conditions;
+mod lives;
 mod objects;
 mod proof;
 
@@ -152,19 +154,6 @@ async fn wrong_keys_and_buckets_end_in_one_clear_error() {
     let error = store.check_writable().await.unwrap_err();
     assert!(matches!(error, StoreError::Invalid { .. }), "{error:?}");
     assert!(error.to_string().contains("create the bucket"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_conditional_writes_is_refused() {
-    let server = S3Server::start_ignoring_conditions().await;
-    let store = server.store("x");
-    assert_eq!(
-        store.check_writable().await.unwrap_err().to_string(),
-        "the store s3://cohort-test/x creates an object that exists already\n  \
-         hint: its server ignores `If-None-Match`, which checkpoints rely on: use one that \
-         supports conditional writes"
-    );
-    assert_eq!(store.list("").await.unwrap(), [], "the probe is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

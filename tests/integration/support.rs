@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod python;
 pub mod run;
 pub mod s3;
+pub mod unconditional;
 
 /// Says that a test has not looked, past the harness, which hides what passing tests print.
 pub fn skipped(why: &str) {

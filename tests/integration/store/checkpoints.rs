@@ -14,13 +14,13 @@ use cohort::store::{Store, layout};
 
 use super::objects::claimant;
 
-const FILES: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
+pub const FILES: [&str; 3] = ["model.safetensors", "optimizer.safetensors", "state.json"];
 
 fn content(step: u64, name: &str) -> Bytes {
     format!("{name} after {step} steps").into()
 }
 
-fn manifest(step: u64, epoch: Epoch, files: Vec<FileEntry>) -> CheckpointManifest {
+pub fn manifest(step: u64, epoch: Epoch, files: Vec<FileEntry>) -> CheckpointManifest {
     CheckpointManifest {
         version: MANIFEST_VERSION,
         run: "trial".to_owned(),

@@ -126,10 +126,32 @@ impl FaultyObjects {
         }
     }
 
+    /// The same objects for who is slower.
+    pub fn slowed(&self, turns: u32) -> Self {
+        Self {
+            turns,
+            ..self.clone()
+        }
+    }
+
     /// What calls meet from now on.
     pub fn set(&self, faults: Faults, death: Option<Death>) {
         let mut plan = self.plan.lock().unwrap();
         (plan.faults, plan.death) = (faults, death);
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.plan.lock().unwrap().calls
+    }
+
+    /// How many calls met which fault.
+    pub fn met(&self) -> BTreeMap<Fate, u64> {
+        self.plan.lock().unwrap().met.clone()
+    }
+
+    /// Waits until the call comes at which the caller dies.
+    pub async fn death(&self) {
+        self.died.notified().await;
     }
 
     /// What the next call meets, of the faults that such a call can have.

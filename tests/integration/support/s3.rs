@@ -22,7 +22,7 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Serves until dropped, from a folder that goes with it. Must be started inside a tokio runtime
@@ -44,12 +44,7 @@ impl S3Server {
         Self::start_with(Creates::Conditional).await
     }
 
-    /// A server of the kind that takes a conditional create for a plain write.
-    pub async fn start_ignoring_conditions() -> Self {
-        Self::start_with(Creates::Unconditional).await
-    }
-
-    async fn start_with(creates: Creates) -> Self {
+    pub async fn start_with(creates: Creates) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bucket = "cohort-test".to_owned();
         std::fs::create_dir(folder.path().join(&bucket)).unwrap();
@@ -60,6 +55,7 @@ impl S3Server {
             root: folder.path().to_owned(),
             creates,
             create: Mutex::new(()),
+            looked: watch::Sender::new(0),
         });
         builder.set_auth(SimpleAuth::from_single(access_key_id, secret_access_key));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -128,9 +124,17 @@ async fn serve(listener: TcpListener, service: S3Service) {
     }
 }
 
+/// Creates that have looked before the first of them writes, where they race.
+const RACERS: usize = 2;
+
+/// What the server makes of the condition of a create.
 #[derive(Clone, Copy)]
-enum Creates {
+pub enum Creates {
+    /// Holds it as a cloud does.
     Conditional,
+    /// Looks first and writes later, when another has looked too.
+    Racing,
+    /// Takes it for a plain write.
     Unconditional,
 }
 
@@ -142,6 +146,7 @@ struct StrictFiles {
     root: PathBuf,
     creates: Creates,
     create: Mutex<()>,
+    looked: watch::Sender<usize>,
 }
 
 macro_rules! pass_on {
@@ -162,7 +167,17 @@ macro_rules! pass_on {
                         self.files.put_object(request).await
                     }
                     Creates::Conditional => self.files.put_object(request).await,
-                    Creates::Unconditional => {
+                    Creates::Racing | Creates::Unconditional => {
+                        let key = &request.input.key;
+                        let path = self.root.join(&request.input.bucket).join(key);
+                        if matches!(self.creates, Creates::Racing) && conditional {
+                            if path.exists() {
+                                return Err(s3s::s3_error!(PreconditionFailed));
+                            }
+                            self.looked.send_modify(|looked| *looked += 1);
+                            let mut looked = self.looked.subscribe();
+                            drop(looked.wait_for(|looked| *looked >= RACERS).await);
+                        }
                         request.input.if_none_match = None;
                         self.files.put_object(request).await
                     }
