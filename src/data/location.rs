@@ -43,6 +43,10 @@ pub struct CorpusStore {
     #[serde(default)]
     #[garde(skip)]
     pub allow_http: bool,
+    /// Asks without credentials: for public buckets and for servers that check none.
+    #[serde(default)]
+    #[garde(skip)]
+    pub anonymous: bool,
     /// How long a file may bring no byte before the run stops with an error.
     #[serde(default = "default_retry_timeout", with = "humantime_serde")]
     #[garde(custom(retry_timeout_limit))]
@@ -84,6 +88,7 @@ impl CorpusStore {
             endpoint: None,
             region: None,
             allow_http: false,
+            anonymous: false,
             retry_timeout: default_retry_timeout(),
             stall_timeout: default_stall_timeout(),
             cache: None,
@@ -97,6 +102,7 @@ impl CorpusStore {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             allow_http: self.allow_http,
+            anonymous: self.anonymous,
             retry_timeout: self.retry_timeout,
             stall_timeout: self.stall_timeout,
         }

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig,
+    StaticCredentialProvider,
+};
 
 use crate::store::error::StoreError;
 use crate::store::settings::{SCHEMES_HINT, StoreSettings, parse_address};
@@ -34,6 +37,8 @@ pub enum Credentials {
         access_key_id: String,
         secret_access_key: String,
     },
+    /// An access key of an Azure storage account.
+    AzureKey { account: String, access_key: String },
 }
 
 impl fmt::Debug for Credentials {
@@ -41,6 +46,7 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Environment => "Environment",
             Self::S3Key { .. } => "S3Key(hidden)",
+            Self::AzureKey { .. } => "AzureKey(hidden)",
         })
     }
 }
@@ -92,7 +98,7 @@ pub(super) fn connect(
     let objects = match scheme {
         ObjectStoreScheme::AmazonS3 => s3(settings, credentials, requests),
         ObjectStoreScheme::GoogleCloudStorage => google(settings, requests),
-        _ => azure(settings, requests),
+        _ => azure(settings, credentials, requests),
     };
     let objects = objects.map_err(|error| StoreError::sort("open", url.as_str(), &error))?;
     Ok(Backend {
@@ -116,6 +122,9 @@ fn s3(
         // The more special of two keys: an AWS_ENDPOINT_URL_S3 of the environment would win over
         // the other one.
         builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
+    }
+    if settings.anonymous {
+        builder = builder.with_skip_signature(true);
     }
     if let Some(region) = &settings.region {
         builder = builder.with_region(region);
@@ -143,19 +152,39 @@ fn google(
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_base_url(endpoint);
     }
+    if settings.anonymous {
+        // Writes ask for a token even so.
+        let token = GcpCredential {
+            bearer: String::new(),
+        };
+        builder = builder
+            .with_skip_signature(true)
+            .with_credentials(Arc::new(StaticCredentialProvider::new(token)));
+    }
     Ok(Arc::new(builder.build()?))
 }
 
 fn azure(
     settings: &StoreSettings,
+    credentials: &Credentials,
     requests: Requests,
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_url(&settings.url)
         .with_client_options(client_options(settings, requests))
         .with_retry(retry(settings, requests));
+    if settings.anonymous {
+        builder = builder.with_skip_signature(true);
+    }
     if let Some(endpoint) = &settings.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
+    }
+    if let Credentials::AzureKey {
+        account,
+        access_key,
+    } = credentials
+    {
+        builder = builder.with_account(account).with_access_key(access_key);
     }
     Ok(Arc::new(builder.build()?))
 }

@@ -40,6 +40,10 @@ pub struct StoreSettings {
     #[serde(default)]
     #[garde(skip)]
     pub allow_http: bool,
+    /// Asks without credentials: for public buckets and for servers that check none.
+    #[serde(default)]
+    #[garde(skip)]
+    pub anonymous: bool,
     /// How long a failing request is tried again before the error is reported.
     #[serde(default = "default_retry_timeout", with = "humantime_serde")]
     #[garde(custom(retry_timeout_limit))]
@@ -64,6 +68,9 @@ pub struct ReadSettings {
     /// Allows an endpoint without TLS: for a server on the same machine.
     #[garde(skip)]
     pub allow_http: bool,
+    /// Asks without credentials: for public buckets and for servers that check none.
+    #[garde(skip)]
+    pub anonymous: bool,
     /// How long reading goes on without a byte before the error is reported.
     #[serde(with = "humantime_serde")]
     #[garde(custom(retry_timeout_limit))]
@@ -80,6 +87,7 @@ impl Default for ReadSettings {
             endpoint: None,
             region: None,
             allow_http: false,
+            anonymous: false,
             retry_timeout: default_retry_timeout(),
             stall_timeout: default_stall_timeout(),
         }
@@ -94,6 +102,7 @@ impl ReadSettings {
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             allow_http: self.allow_http,
+            anonymous: self.anonymous,
             retry_timeout: self.retry_timeout,
             request_timeout: self.stall_timeout,
         }
@@ -134,6 +143,7 @@ impl StoreSettings {
             endpoint: None,
             region: None,
             allow_http: false,
+            anonymous: false,
             retry_timeout: default_retry_timeout(),
             request_timeout: default_request_timeout(),
         }

@@ -1,5 +1,5 @@
 //! One contract for every kind of store, and for checkpoints in each: memory, a local folder, a
-//! real S3 server.
+//! real S3 server, and emulators of Azure and Google where they are installed.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,8 @@ use cohort::store::backend::{Credentials, MissingFolder};
 use cohort::store::error::StoreError;
 use cohort::store::settings::StoreSettings;
 
+use crate::support::emulator::{Azurite, FakeGcs};
+use crate::support::google::{GoogleXml, Writes};
 use crate::support::s3::S3Server;
 
 mod checkpoints;
@@ -78,6 +80,23 @@ async fn an_s3_server_keeps_the_contract() {
     check_contract(&server.store("some/prefix")).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn azurite_keeps_the_contract() {
+    if let Some(azurite) = Azurite::start().await {
+        let settings = Azurite::settings(&azurite.origin, "some/prefix");
+        check_contract(&Azurite::open(&settings)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fake_gcs_server_keeps_the_contract() {
+    if let Some(server) = FakeGcs::start().await {
+        let xml = GoogleXml::start(&server.origin, Writes::Conditional).await;
+        let settings = FakeGcs::settings(&xml.origin, "some/prefix");
+        check_contract(&FakeGcs::open(&settings)).await;
+    }
+}
+
 /// The variable by which the test below tells its second self where the store is.
 const CHILD_STORE_VARIABLE: &str = "COHORT_TEST_CHILD_STORE";
 
@@ -99,16 +118,29 @@ async fn a_child_process_takes_its_credentials_from_the_environment() {
     }
     let server = S3Server::start().await;
     let settings = server.settings("child");
+    check_child(&settings, &server.environment(), &server.store("child")).await;
+
+    if let Some(azurite) = Azurite::start().await {
+        let settings = Azurite::settings(&azurite.origin, "child");
+        let store = Azurite::open(&settings);
+        check_child(&settings, &Azurite::environment(), &store).await;
+    }
+    if let Some(server) = FakeGcs::start().await {
+        let xml = GoogleXml::start(&server.origin, Writes::Conditional).await;
+        let settings = FakeGcs::settings(&xml.origin, "child");
+        check_child(&settings, &[], &FakeGcs::open(&settings)).await;
+    }
+}
+
+async fn check_child(settings: &StoreSettings, environment: &[(&str, &str)], store: &Store) {
+    let yaml = serde_json::to_string(settings).unwrap();
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
             "store::a_child_process_takes_its_credentials_from_the_environment",
         ])
-        .env(
-            CHILD_STORE_VARIABLE,
-            serde_json::to_string(&settings).unwrap(),
-        )
-        .envs(server.environment())
+        .env(CHILD_STORE_VARIABLE, yaml)
+        .envs(environment.iter().copied())
         .output()
         .await
         .unwrap();
@@ -117,10 +149,7 @@ async fn a_child_process_takes_its_credentials_from_the_environment() {
         output.status.success() && said.contains("1 passed"),
         "{said}"
     );
-    assert_eq!(
-        server.store("child").get("from-child").await.unwrap(),
-        "written"
-    );
+    assert_eq!(store.get("from-child").await.unwrap(), "written");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
+pub mod emulator;
 pub mod faulty;
+pub mod google;
+pub mod http;
 pub mod process;
 pub mod proxy;
 pub mod python;

@@ -7,6 +7,8 @@ use cohort::store::error::StoreError;
 use cohort::store::settings::StoreSettings;
 use object_store::memory::InMemory;
 
+use crate::support::emulator::FakeGcs;
+use crate::support::google::{GoogleXml, Writes};
 use crate::support::s3::{Creates, S3Server};
 use crate::support::unconditional::{Second, UnconditionalObjects};
 
@@ -28,6 +30,19 @@ async fn a_server_that_ignores_the_condition_is_refused() {
         refusal(&server.store("x")).await,
         format!("the store s3://cohort-test/x lets several create one object at once{HINT}")
     );
+}
+
+/// Version 1.54 forgets the condition of uploads with a plain body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fake_gcs_server_that_forgets_the_condition_is_refused() {
+    if let Some(server) = FakeGcs::start().await {
+        let xml = GoogleXml::start(&server.origin, Writes::Unconditional).await;
+        let store = FakeGcs::open(&FakeGcs::settings(&xml.origin, "x"));
+        assert_eq!(
+            refusal(&store).await,
+            format!("the store gs://cohort-test/x lets several create one object at once{HINT}")
+        );
+    }
 }
 
 /// The file server as it is looks first and writes later.
