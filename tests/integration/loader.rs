@@ -128,6 +128,7 @@ fn rows_survive_errors_cuts_stalls_and_flipped_bits() {
         cut: 100,
         stalled: 50,
         flipped: 0,
+        ..Faults::default()
     };
     for (flipped, cache_bytes) in [(0, 1 << 30), (100, 40_000)] {
         let proxy = wait_for(Proxy::start(&UPLOADED.server, faults));
@@ -164,6 +165,7 @@ fn a_run_of_two_ranks_from_a_bad_store_is_the_run_from_a_folder() {
         cut: 100,
         stalled: 20,
         flipped: 0,
+        ..Faults::default()
     };
     for (faults, cache_bytes) in [(Faults::default(), 1 << 30), (faults, 60_000)] {
         let proxy = wait_for(Proxy::start(&UPLOADED.server, faults));

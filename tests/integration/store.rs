@@ -24,6 +24,7 @@ mod conditions;
 mod lives;
 mod objects;
 mod proof;
+mod servers;
 
 /// Every part of the contract, each in a prefix of its own.
 async fn check_contract(store: &Store) {

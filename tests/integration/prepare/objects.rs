@@ -182,6 +182,7 @@ fn objects_come_to_the_shards_of_files_also_from_a_bad_store() {
         cut: 100,
         stalled: 30,
         flipped: 0,
+        ..Faults::default()
     };
     let proxy = wait_for(Proxy::start(&server, faults));
     for endpoint in [&server.endpoint, &proxy.endpoint] {

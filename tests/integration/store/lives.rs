@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use cohort::corpus::random::{below, keyed_number};
 use cohort::ids::{Epoch, Step};
 use cohort::store::checkpoint::{Checkpoints, Published};
@@ -12,10 +11,9 @@ use cohort::store::error::CheckpointError;
 use cohort::store::retention::Retention;
 use cohort::store::settings::StoreSettings;
 use cohort::store::{Store, epoch, layout};
-use futures::TryStreamExt;
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::checkpoints::{FILES, manifest};
 use super::objects::claimant;
@@ -30,13 +28,17 @@ const KEEP: Retention = Retention {
 };
 
 /// Numbers that a case draws, by seed.
-struct Dice {
+pub struct Dice {
     seed: u64,
     thrown: u64,
 }
 
 impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn new(seed: u64) -> Self {
+        Self { seed, thrown: 0 }
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
         self.thrown += 1;
         below(keyed_number(self.seed, "lives", &[self.thrown]), end)
     }
@@ -51,36 +53,37 @@ struct Owed {
     rotten: BTreeSet<Step>,
 }
 
-/// One case: the objects, and two ways to them.
-struct Case {
+/// One case: a run's store, and the same without faults, by which it is judged.
+pub struct Case {
     seed: u64,
-    objects: Arc<dyn ObjectStore>,
-    faulty: FaultyObjects,
     store: Store,
+    honest: Store,
     owed: Mutex<Owed>,
 }
 
 impl Case {
-    fn new(seed: u64, objects: Arc<dyn ObjectStore>) -> Self {
-        let faulty = FaultyObjects::over(Arc::clone(&objects));
-        let settings = StoreSettings::at("faulty:");
+    pub fn new(seed: u64, store: Store, honest: Store) -> Self {
         Self {
             seed,
-            store: Store::over(Arc::new(faulty.clone()), &settings),
-            objects,
-            faulty,
+            store,
+            honest,
             owed: Mutex::default(),
         }
     }
 
-    /// A store without faults over the same objects.
-    fn honest(&self) -> Checkpoints {
-        let settings = StoreSettings::at("honest:");
-        Checkpoints::new(Store::over(Arc::clone(&self.objects), &settings))
+    fn over(seed: u64, objects: Arc<dyn ObjectStore>) -> (Self, FaultyObjects) {
+        let faulty = FaultyObjects::over(Arc::clone(&objects));
+        let store = Store::over(Arc::new(faulty.clone()), &StoreSettings::at("faulty:"));
+        let honest = Store::over(objects, &StoreSettings::at("honest:"));
+        (Self::new(seed, store, honest), faulty)
+    }
+
+    fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.honest.clone())
     }
 
     /// What a run does from its start to its death: the error that it ended with.
-    async fn live(&self, life: u64, checkpoints: u64) -> Result<(), CheckpointError> {
+    pub async fn live(&self, life: u64, checkpoints: u64) -> Result<(), CheckpointError> {
         let trunk = Checkpoints::new(self.store.clone());
         let process = u32::try_from(life).unwrap();
         let Ok(claim) = epoch::claim(&self.store, &claimant(process)).await else {
@@ -118,21 +121,15 @@ impl Case {
         trunk.publish(&manifest(step.0, epoch, files)).await
     }
 
-    async fn bytes(&self, key: &str) -> Option<Bytes> {
-        let found = self.objects.get(&key.into()).await.ok()?;
-        Some(found.bytes().await.unwrap())
-    }
-
     /// Every folder with a manifest that can be read, and whether all that it names is there.
     async fn whole(&self) -> BTreeMap<Step, bool> {
         let mut whole = BTreeMap::new();
-        let found: Vec<_> = self.objects.list(None).try_collect().await.unwrap();
-        for object in found {
-            let key = object.location.to_string();
+        for object in self.honest.list("checkpoints").await.unwrap() {
+            let key = object.key;
             let Some((step, layout::MANIFEST_FILE)) = layout::parse_checkpoint_file(&key) else {
                 continue;
             };
-            let text = self.bytes(&key).await.unwrap();
+            let text = self.honest.get(&key).await.unwrap();
             // A torn one is none.
             let Ok(text) = serde_json::from_slice::<serde_json::Value>(&text) else {
                 continue;
@@ -140,8 +137,12 @@ impl Case {
             let mut good = true;
             for file in text["files"].as_array().unwrap() {
                 let key = layout::checkpoint_file(step, file["name"].as_str().unwrap());
-                let digest = self.bytes(&key).await.map(|bytes| blake3::hash(&bytes));
-                good &= digest.is_some_and(|found| found.to_hex().as_str() == file["digest"]);
+                let digest = self
+                    .honest
+                    .get(&key)
+                    .await
+                    .map(|bytes| blake3::hash(&bytes));
+                good &= digest.is_ok_and(|found| found.to_hex().as_str() == file["digest"]);
             }
             whole.insert(step, good);
         }
@@ -149,10 +150,10 @@ impl Case {
     }
 
     /// The invariants of checkpoints, on what lies in the store now.
-    async fn check(&self, when: &str) {
+    pub async fn check(&self, when: &str) {
         let whole = self.whole().await;
         self.check_owed(when, &whole);
-        let picked = self.honest().newest_verified().await.unwrap();
+        let picked = self.checkpoints().newest_verified().await.unwrap();
         let told = format!("seed {}, {when}: {whole:?}, {picked:?}", self.seed);
         let newest = whole.iter().rev().find(|(_, good)| **good);
         assert_eq!(
@@ -179,25 +180,25 @@ impl Case {
         }
     }
 
-    /// Damages a file of the newest checkpoint behind the store's back, unless it is a branch's
-    /// parent: only the same bits may take its place.
-    async fn rot(&self, dice: &mut Dice) {
-        let parents = self.honest().branch_parents().await.unwrap();
-        let newest = self.whole().await.pop_last();
+    /// Damages a file of the newest good checkpoint behind the store's back, unless it is a
+    /// branch's parent: only the same bits may take its place.
+    pub async fn rot(&self, dice: &mut Dice) {
+        let parents = self.checkpoints().branch_parents().await.unwrap();
+        let whole = self.whole().await;
+        let newest = whole.into_iter().rev().find(|(_, good)| *good);
         let Some((step, _)) = newest.filter(|(step, _)| !parents.contains(step)) else {
             return;
         };
         let name = FILES[dice.below(FILES.len() as u64) as usize];
-        let key = layout::checkpoint_file(step, name).as_str().into();
+        let key = layout::checkpoint_file(step, name);
         match dice.below(3) {
-            0 => self.objects.delete(&key).await.unwrap(),
-            1 => drop(self.objects.put(&key, "short".into()).await.unwrap()),
+            0 => self.honest.delete(&key).await.unwrap(),
+            1 => self.honest.put(&key, "short").await.unwrap(),
             _ => {
-                let found = self.objects.get(&key).await.unwrap();
-                let mut bytes = found.bytes().await.unwrap().to_vec();
+                let mut bytes = self.honest.get(&key).await.unwrap().to_vec();
                 // Two bits, which no altered answer turns back.
                 bytes[0] ^= 3;
-                drop(self.objects.put(&key, bytes.into()).await.unwrap());
+                self.honest.put(&key, bytes).await.unwrap();
             }
         }
         let mut owed = self.owed.lock().unwrap();
@@ -206,20 +207,19 @@ impl Case {
     }
 
     /// After the faults: the run goes on from what is there, and the rule holds.
-    async fn recover(&self) {
-        self.faulty.set(Faults::default(), None);
+    pub async fn recover(&self) {
         self.store.check_writable().await.unwrap();
-        let before = self.honest().newest_verified().await.unwrap().found;
+        let before = self.checkpoints().newest_verified().await.unwrap().found;
         self.live(LIVES + 1, 2).await.unwrap();
         self.check("after the faults").await;
-        let newest = self.honest().newest_verified().await.unwrap();
+        let newest = self.checkpoints().newest_verified().await.unwrap();
         let from = before.map_or(0, |manifest| manifest.step.0);
         let step = newest.found.unwrap().step;
         assert_eq!(step, Step(from + 20), "seed {}", self.seed);
-        let steps = self.honest().steps().await.unwrap();
+        let steps = self.checkpoints().steps().await.unwrap();
         let older = steps.published.iter().filter(|older| **older < step);
         // Also those whose pin was set by a call that failed or never ended.
-        let parents = self.honest().branch_parents().await.unwrap();
+        let parents = self.checkpoints().branch_parents().await.unwrap();
         for older in older {
             let stays = parents.contains(older);
             assert!(stays, "seed {}: {older} should be gone", self.seed);
@@ -234,20 +234,17 @@ impl Case {
 }
 
 /// Lives of one run, each of which ends at some call or with an error.
-async fn run_lives(case: &Case, faults: Faults) {
-    let mut dice = Dice {
-        seed: case.seed,
-        thrown: 0,
-    };
+async fn run_lives(case: &Case, objects: &FaultyObjects, faults: Faults) {
+    let mut dice = Dice::new(case.seed);
     for life in 1..=LIVES {
         let death = Death {
-            call: case.faulty.calls() + 1 + dice.below(2 * CALLS_OF_A_LIFE),
+            call: objects.calls() + 1 + dice.below(2 * CALLS_OF_A_LIFE),
             done: dice.below(2) == 1,
         };
-        case.faulty.set(faults, Some(death));
+        objects.set(faults, Some(death));
         let ended = tokio::select! {
             ended = case.live(life, 3) => format!("{ended:?}"),
-            () = case.faulty.death() => format!("{death:?}"),
+            () = objects.death() => format!("{death:?}"),
         };
         case.check(&format!("life {life} ended with {ended}")).await;
         if dice.below(4) == 0 {
@@ -255,6 +252,7 @@ async fn run_lives(case: &Case, faults: Faults) {
             case.check(&format!("rotten after life {life}")).await;
         }
     }
+    objects.set(Faults::default(), None);
     case.recover().await;
 }
 
@@ -277,9 +275,9 @@ fn every_fault(seed: u64) -> Faults {
 async fn no_fault_and_no_death_leaves_a_damaged_checkpoint() {
     let mut met = BTreeMap::<Fate, u64>::new();
     for seed in 0..150 {
-        let case = Case::new(seed, Arc::new(InMemory::new()));
-        run_lives(&case, every_fault(seed)).await;
-        for (fate, times) in case.faulty.met() {
+        let (case, objects) = Case::over(seed, Arc::new(InMemory::new()));
+        run_lives(&case, &objects, every_fault(seed)).await;
+        for (fate, times) in objects.met() {
             *met.entry(fate).or_default() += times;
         }
     }
@@ -292,8 +290,9 @@ async fn nor_on_a_local_disk() {
     for seed in 1_000..1_020 {
         let folder = tempfile::tempdir().unwrap();
         let objects = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
-        let case = Case::new(seed, Arc::new(objects.with_automatic_cleanup(true)));
-        run_lives(&case, every_fault(seed)).await;
+        let objects = objects.with_automatic_cleanup(true);
+        let (case, objects) = Case::over(seed, Arc::new(objects));
+        run_lives(&case, &objects, every_fault(seed)).await;
     }
 }
 
@@ -303,9 +302,9 @@ async fn nor_on_a_local_disk() {
 async fn altered_answers_never_make_a_damaged_checkpoint_pass() {
     let mut passed_over = 0;
     for seed in 2_000..2_050 {
-        let case = Case::new(seed, Arc::new(InMemory::new()));
+        let (case, objects) = Case::over(seed, Arc::new(InMemory::new()));
         case.live(1, 4).await.unwrap();
-        let mut dice = Dice { seed, thrown: 0 };
+        let mut dice = Dice::new(seed);
         case.rot(&mut dice).await;
         let faults = Faults {
             seed,
@@ -313,7 +312,7 @@ async fn altered_answers_never_make_a_damaged_checkpoint_pass() {
             cuts: 50,
             ..Faults::default()
         };
-        case.faulty.set(faults, None);
+        objects.set(faults, None);
         let whole = case.whole().await;
         let seen = Checkpoints::new(case.store.clone());
         for _ in 0..4 {

@@ -69,7 +69,9 @@ impl Request {
         let mut lines = vec![format!("{} {} HTTP/1.1", self.method, self.target)];
         let headers = self.headers.iter().filter(|(name, _)| kept(name));
         lines.extend(headers.map(|(name, value)| format!("{name}: {value}")));
-        lines.push(format!("content-length: {}", self.body.len()));
+        if ["PUT", "POST"].contains(&self.method.as_str()) {
+            lines.push(format!("content-length: {}", self.body.len()));
+        }
         lines.join("\r\n") + "\r\nconnection: close\r\n\r\n"
     }
 
