@@ -1,16 +1,23 @@
 //! Lives of runs on real servers behind a proxy that fails, and large uploads through it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use cohort::store::backend::{Credentials, MissingFolder};
+use cohort::store::error::StoreError;
 use cohort::store::settings::StoreSettings;
 use cohort::store::{PART_BYTES, Store};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 use super::lives::{Case, Dice};
 use crate::support::emulator::{Azurite, FakeGcs};
 use crate::support::google::{GoogleXml, Writes};
+use crate::support::http::{Request, answer};
 use crate::support::proxy::{Fate, Faults, Proxy};
 use crate::support::s3::S3Server;
 
@@ -139,4 +146,67 @@ async fn lives_on_fake_gcs_server_leave_no_damaged_checkpoint() {
     };
     upload_large(&proxy, &FakeGcs::open(&patient), &honest).await;
     tell("fake-gcs-server", &proxy.seen.lock().unwrap().met);
+}
+
+/// A server that gives every request the same answer, and how many it got.
+async fn server_that_says(reply: Vec<u8>) -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let requests = Arc::<AtomicU32>::default();
+    let counted = Arc::clone(&requests);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            if Request::read(&mut client).await.is_ok() {
+                counted.fetch_add(1, Ordering::Relaxed);
+                drop(client.write_all(&reply).await);
+            }
+        }
+    });
+    (endpoint, requests)
+}
+
+/// The library tells such answers apart by their words alone, so a release that words them anew
+/// must fail here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_refuses_is_told_at_once_and_what_may_pass_is_repeated() {
+    let credentials = Credentials::S3Key {
+        access_key_id: "key".to_owned(),
+        secret_access_key: "secret".to_owned(),
+    };
+    for (status, body, repeated) in [
+        (
+            "400 Bad Request",
+            "<Error><Code>InvalidArgument</Code></Error>",
+            false,
+        ),
+        ("405 Method Not Allowed", "this is a web page", false),
+        (
+            "400 Bad Request",
+            "<Error><Code>RequestTimeout</Code></Error>",
+            true,
+        ),
+        (
+            "400 Bad Request",
+            "<Error><Code>BadDigest</Code></Error>",
+            true,
+        ),
+    ] {
+        let (endpoint, requests) = server_that_says(answer(status, "", body)).await;
+        let settings = StoreSettings {
+            endpoint: Some(endpoint),
+            allow_http: true,
+            retry_timeout: Duration::from_millis(400),
+            ..StoreSettings::at("s3://bucket/x")
+        };
+        let store = Store::open_as(&settings, &credentials, MissingFolder::Refuse).unwrap();
+        let error = store.put("key", "bytes").await.unwrap_err();
+        let requests = requests.load(Ordering::Relaxed);
+        assert!(error.to_string().contains(status), "{error}");
+        match error {
+            StoreError::Refused { .. } => assert!(!repeated && requests == 1, "{requests}"),
+            StoreError::Unavailable { .. } => assert!(repeated && requests > 1, "{requests}"),
+            error => panic!("{error:?}"),
+        }
+    }
 }
