@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::ready;
 use rustix::process::Signal;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -159,15 +159,33 @@ async fn ranks_given_up(
     std::future::pending().await
 }
 
+/// Ctrl-C and SIGTERM.
+struct Stops {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Stops {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Passes Ctrl-C and SIGTERM on to the coordinator, which stops the ranks in order.
 async fn pass_on_signals(mut coordinator: watch::Receiver<Said>) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stops = Stops::new()?;
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        stops.next().await;
         let listening = coordinator.wait_for(|said| said.url.is_some()).await?;
         supervisor::signal(&listening, Signal::TERM);
     }
@@ -175,13 +193,9 @@ async fn pass_on_signals(mut coordinator: watch::Receiver<Said>) -> Result<()> {
 
 /// Turns Ctrl-C and SIGTERM into a stop: the ranks take a checkpoint and end.
 async fn stop_on_signal(commands: Commands) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stops = Stops::new()?;
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        stops.next().await;
         match commands.ask(CommandKind::Stop).await? {
             None => info!("stopping after this step, with a checkpoint"),
             Some(reason) => {

@@ -133,15 +133,17 @@ impl Core {
             }
             Message::Restorable(resume) => {
                 let step = resume.step();
-                self.archive.cut(step.unwrap_or_default()).await?;
-                self.last_step = None;
                 self.resume = resume;
                 Event::Restorable { step }
             }
         };
+        // Thousands come a second; the next tick shows what they say.
+        let is_beat = matches!(event, Event::Beat { .. });
         let effects = self.state.handle(event, now);
         let ended = self.execute(effects, reply).await?;
-        self.show();
+        if !is_beat {
+            self.show();
+        }
         Ok(ended)
     }
 
@@ -263,10 +265,10 @@ impl Core {
                 }
                 Effect::Refuse { reason } => {
                     if let Some((_, _, answer)) = reply.join.take() {
-                        let _ = answer.send(Err(Refusal::Final(reason)));
+                        let _ = answer.send(Err(Refusal::Over(reason)));
                     }
                 }
-                Effect::Assign { member, placement } => self.assign(member, placement),
+                Effect::Assign { member, placement } => self.assign(member, placement).await?,
                 Effect::Rendezvous {
                     member,
                     generation,
@@ -312,9 +314,15 @@ impl Core {
         Ok(ended)
     }
 
-    fn assign(&mut self, member: MemberId, placement: Placement) {
+    async fn assign(&mut self, member: MemberId, placement: Placement) -> Result<()> {
         let from_store = placement.origin == Origin::Store;
         let leads = placement.seat.rank == Rank(0);
+        if from_store && leads {
+            // Only now is it certain that nobody holds what came after.
+            let step = self.resume.step().unwrap_or_default();
+            self.archive.cut(step).await?;
+            self.last_step = None;
+        }
         let own = self.resume.from.as_ref().filter(|_| !self.resume.branch);
         let published = if from_store {
             own.map(|checkpoint| checkpoint.step)
@@ -329,6 +337,7 @@ impl Core {
             published,
         };
         self.order(member, Order::Assign(assignment));
+        Ok(())
     }
 
     /// Looks for the newest checkpoint beside everything else: it reads all of it.

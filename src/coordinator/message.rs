@@ -16,8 +16,8 @@ pub(super) type JoinAnswer = oneshot::Sender<Result<MemberId, Refusal>>;
 
 /// Why a process may not join.
 pub(super) enum Refusal {
-    /// It need not try again.
-    Final(String),
+    /// The run is.
+    Over(String),
     /// There is a newer coordinator than this one.
     Elsewhere,
 }

@@ -103,7 +103,7 @@ impl coordinator_server::Coordinator for Service {
         .await?;
         let member = match answer.await {
             Ok(Ok(member)) => member,
-            Ok(Err(Refusal::Final(reason))) => return Err(Status::failed_precondition(reason)),
+            Ok(Err(Refusal::Over(reason))) => return Err(Status::aborted(reason)),
             Ok(Err(Refusal::Elsewhere)) => {
                 return Err(Status::unavailable("another coordinator has taken over"));
             }

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommandId, Epoch, Generation, Rank, Step};
 use crate::run::command::{CommandKind, CommandRecord};
-use crate::run::event::{Effect, Entry, Event, GenerationRecord, MemberId, Parting, Position};
+use crate::run::event::{
+    Effect, Entry, Event, GenerationRecord, Introduction, MemberId, Parting, Position,
+};
 use crate::run::schedule::Schedule;
 use crate::run::standing::{Beat, Standing};
 use crate::run::state::liveness::Pace;
@@ -213,7 +215,7 @@ pub struct RunState {
     restorable: Restorable,
     /// The generation of an earlier coordinator whose ranks may all come back.
     adoption: Option<GenerationRecord>,
-    /// When the lead was asked to end the generation, and why.
+    /// Why the lead was asked to end the generation, once it was.
     regrouping: Option<String>,
     pace: Pace,
     /// Generations in a row that ended without a step.
@@ -271,7 +273,7 @@ impl RunState {
         self.now = now;
         let mut effects = Vec::new();
         match event {
-            Event::Joined(introduction) => self.join(introduction, &mut effects),
+            Event::Joined(introduction) => self.join(&introduction, &mut effects),
             Event::Left { member } => self.leave(member),
             Event::Idle {
                 member,
@@ -288,7 +290,7 @@ impl RunState {
                 generation,
                 standing,
             } => self.ready(member, generation, standing, &mut effects),
-            Event::Beat { member, beat } => self.beat(member, beat, &mut effects),
+            Event::Beat { member, beat } => self.beat(member, beat),
             Event::StepTaken { position, seconds } => {
                 self.position = Some(position);
                 self.fruitless = 0;
@@ -438,6 +440,28 @@ impl RunState {
         if self.stage == Stage::Training && due {
             self.checkpoint_since = now;
             self.ask(CommandKind::Checkpoint { by_time: true }, effects);
+        }
+    }
+}
+
+impl Member {
+    /// A process that has just introduced itself.
+    fn new(introduction: &Introduction, rank: Option<Rank>, place: Place, now: Millis) -> Self {
+        Self {
+            rank,
+            host: introduction.host.clone(),
+            process: introduction.process,
+            place,
+            standing: introduction.standing,
+            beat: Beat::default(),
+            slow: None,
+            leaving: None,
+            since: Since {
+                place: now,
+                beat: now,
+                ticked: now,
+                lost: None,
+            },
         }
     }
 }

@@ -265,15 +265,17 @@ impl Trainer<'_> {
     fn agree_between_steps(&mut self, phase: usize) -> Result<bool> {
         let step = self.replica.position.progress.step;
         let directive = self.sums(step).agree(self.collective.as_ref())?.directive;
-        let command = command_of(directive);
-        if command.is_some() || self.is_checkpoint_due() {
+        if let Some(command) = command_of(directive) {
             self.begin_boundary(Boundary {
                 phase,
                 after_step: false,
                 phase_ended: false,
-                command,
+                command: Some(command),
             });
             self.pass_boundary()?;
+        } else {
+            // One that died with an earlier lead. It changes no replica.
+            self.checkpoint(phase)?;
         }
         Ok(directive == Some(Directive::Regroup))
     }

@@ -53,7 +53,10 @@ pub(super) enum LinkEvent {
         unknown: bool,
         stored_step: Step,
     },
-    Refused(String),
+    Refused {
+        reason: String,
+        is_over: bool,
+    },
     Ended(String),
 }
 
@@ -94,9 +97,10 @@ impl Link {
         };
         let mut orders = match joined {
             Ok(orders) => orders.into_inner(),
-            Err(status) if status.code() == Code::FailedPrecondition => {
+            Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::Aborted) => {
                 let reason = status.message().to_owned();
-                self.tell(LinkEvent::Refused(reason)).await;
+                let is_over = status.code() == Code::Aborted;
+                self.tell(LinkEvent::Refused { reason, is_over }).await;
                 return Ok(());
             }
             Err(status) => bail!("the coordinator at {url}: {}", status.message()),

@@ -12,12 +12,13 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::config::RunConfig;
 use crate::coordinator::claim::host_name;
 use crate::diagnosis;
 use crate::ids::Epoch;
+use crate::run::event::Introduction;
 use crate::run::state::Millis;
 use crate::telemetry::pulse::Pulse;
 use crate::train::abort::Abort;
@@ -25,7 +26,7 @@ use crate::train::compute::{Inbox, Offer, Outbox};
 use crate::wire::{Assignment, Report};
 use crate::worker::link::{LinkEvent, Told, Whereabouts};
 use crate::worker::setup::{Launch, start_compute};
-use crate::worker::state::{Effect, Event, Exit, Limits, RankState, ToCompute};
+use crate::worker::state::{Effect, Event, Exit, Limits, RankState};
 
 mod link;
 mod restore;
@@ -65,9 +66,9 @@ pub async fn work(url: &str) -> Result<Exit> {
         pulse: Pulse::default(),
         abort: Abort::default(),
     };
-    rank.connect();
+    rank.connect(rank.state.introduction());
     let exit = rank.follow(links).await?;
-    rank.farewell().await;
+    rank.farewell(&exit).await;
     Ok(exit)
 }
 
@@ -175,7 +176,6 @@ impl RankProcess {
                 }
                 Event::Welcomed {
                     member,
-                    epoch,
                     stored_step,
                 }
             }
@@ -187,16 +187,17 @@ impl RankProcess {
                 unknown,
                 stored_step,
             },
-            LinkEvent::Refused(reason) => {
+            LinkEvent::Refused { reason, is_over } => {
                 let url = &self.whereabouts.url;
                 Event::Refused {
                     reason: format!("the coordinator at {url} refused this rank: {reason}"),
+                    is_over,
                 }
             }
             LinkEvent::Ended(error) => {
                 debug!(%error, "no connection to the coordinator");
                 self.reports = None;
-                Event::Unlinked { error }
+                Event::Unlinked
             }
         }))
     }
@@ -223,50 +224,42 @@ impl RankProcess {
 
     fn execute(&mut self, effect: Effect) -> Result<Option<Exit>> {
         match effect {
-            Effect::Connect(_) => self.connect(),
+            Effect::Connect(introduction) => self.connect(introduction),
             Effect::Report(report) => {
                 if let Some((reports, _)) = &self.reports
-                    && reports.try_send(report).is_err()
+                    && let Err(error) = reports.try_send(report)
                 {
-                    // Nobody takes them: the end of the connection is on its way, or made so.
-                    self.drop_link();
+                    self.reports = None;
+                    self.end_link(&error.to_string());
                 }
             }
             Effect::Seat(assignment) => self.take_offer(assignment)?,
-            Effect::Compute(order) => self.tell_compute(match order {
-                ToCompute::Rendezvous {
-                    generation,
-                    address,
-                } => Inbox::Rendezvous {
-                    generation,
-                    address,
-                },
-                ToCompute::Command(command) => Inbox::Command(command),
-                ToCompute::Regroup(generation) => Inbox::Regroup(generation),
-                ToCompute::Published(step) => Inbox::Published(step),
-            })?,
+            Effect::Compute(order) => self.tell_compute(order)?,
             Effect::Abort(generation) => self.abort.abort(generation),
             Effect::Exit(exit) => return Ok(Some(exit)),
         }
         Ok(None)
     }
 
-    fn connect(&mut self) {
-        self.drop_link();
-        self.links_made += 1;
-        self.link = Some(link::start(
-            self.links_made,
-            self.whereabouts.clone(),
-            self.state.introduction(),
-            self.tell_link.clone(),
-        ));
-    }
-
-    fn drop_link(&mut self) {
+    fn connect(&mut self, introduction: Introduction) {
         if let Some(link) = self.link.take() {
             link.abort();
         }
         self.reports = None;
+        self.links_made += 1;
+        self.link = Some(link::start(
+            self.links_made,
+            self.whereabouts.clone(),
+            introduction,
+            self.tell_link.clone(),
+        ));
+    }
+
+    /// Gives a connection up that takes no reports.
+    fn end_link(&self, error: &str) {
+        let ended = LinkEvent::Ended(error.to_owned());
+        // A queue that is full holds the news of its end, or will be read until it does.
+        let _ = self.tell_link.try_send((self.links_made, ended));
     }
 
     /// Reads the checkpoint that a seat needs, beside everything else.
@@ -298,8 +291,11 @@ impl RankProcess {
             .map_err(|error| anyhow!("the compute thread does not listen: {error}"))
     }
 
-    /// Lets the last reports out.
-    async fn farewell(&mut self) {
+    /// Lets the last reports out; what no coordinator hears of is for the log.
+    async fn farewell(&mut self, exit: &Exit) {
+        if let (Exit::Failed { error }, None) = (exit, &self.reports) {
+            error!("{error}");
+        }
         if let Some((reports, sender)) = self.reports.take() {
             drop(reports);
             // A coordinator that does not take them has other news of this rank's end.

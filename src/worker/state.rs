@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::ids::{Epoch, Generation, Rank, Step};
+use crate::ids::{Generation, Rank, Step};
 use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::run::event::{Attachment, Introduction, MemberId, Parting};
-use crate::run::standing::{Beat, Seat, Standing};
+use crate::run::standing::{Beat, Standing};
 use crate::run::state::Millis;
 use crate::store::manifest::CheckpointManifest;
-use crate::train::compute::Outbox;
+use crate::train::compute::{Inbox, Outbox};
 use crate::wire::{Assignment, Order, Report};
 
 /// Records that are kept for a coordinator that is away; the oldest give way.
@@ -45,16 +45,14 @@ pub enum Event {
     /// The coordinator's first order has come.
     Welcomed {
         member: MemberId,
-        epoch: Epoch,
         stored_step: Step,
     },
     /// No coordinator was found, or the connection to it broke.
-    Unlinked {
-        error: String,
-    },
-    /// The coordinator does not want this process.
+    Unlinked,
+    /// The coordinator does not want this process, because the run is over or for another reason.
     Refused {
         reason: String,
+        is_over: bool,
     },
     Order(Order),
     /// What the coordinator said to a report.
@@ -84,22 +82,10 @@ pub enum Effect {
     Report(Report),
     /// Read what the seat needs, and give it to the compute thread.
     Seat(Assignment),
-    Compute(ToCompute),
+    Compute(Inbox),
     /// End the communicator of a generation.
     Abort(Generation),
     Exit(Exit),
-}
-
-/// An order for the compute thread.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ToCompute {
-    Rendezvous {
-        generation: Generation,
-        address: String,
-    },
-    Command(Command),
-    Regroup(Generation),
-    Published(Step),
 }
 
 /// How the process ends.
@@ -139,10 +125,9 @@ pub struct RankState {
     process: u32,
     link: Link,
     orphan_since: Option<Millis>,
-    pub epoch: Epoch,
-    pub member: Option<MemberId>,
-    pub attachment: Attachment,
-    pub standing: Option<Standing>,
+    member: Option<MemberId>,
+    attachment: Attachment,
+    standing: Option<Standing>,
     records: VecDeque<Record>,
     newest_step: Step,
     /// Checkpoints that are stored and not known to be published.
@@ -161,7 +146,6 @@ impl RankState {
             process,
             link: Link::Connecting,
             orphan_since: Some(now),
-            epoch: Epoch(0),
             member: None,
             attachment: Attachment::Opening,
             standing: None,
@@ -197,16 +181,14 @@ impl RankState {
         match event {
             Event::Welcomed {
                 member,
-                epoch,
                 stored_step,
             } => {
                 self.link = Link::Up;
                 self.orphan_since = None;
                 self.member = Some(member);
-                self.epoch = epoch;
                 self.welcomed(stored_step, &mut effects);
             }
-            Event::Unlinked { .. } => {
+            Event::Unlinked => {
                 self.orphan_since.get_or_insert(now);
                 if self.link == Link::Up {
                     // A connection that broke is made anew at once, before the rank counts as lost.
@@ -216,7 +198,14 @@ impl RankState {
                     self.link = Link::Down { tried: now };
                 }
             }
-            Event::Refused { reason } => self.exit(Exit::Dismissed { reason }, &mut effects),
+            Event::Refused { reason, is_over } => {
+                let exit = if is_over {
+                    Exit::Dismissed { reason }
+                } else {
+                    Exit::Failed { error: reason }
+                };
+                self.exit(exit, &mut effects);
+            }
             Event::Order(order) => self.order(order, &mut effects),
             Event::Replied {
                 unknown,
@@ -330,13 +319,13 @@ impl RankState {
             Order::Rendezvous {
                 generation,
                 address,
-            } => effects.push(Effect::Compute(ToCompute::Rendezvous {
+            } => effects.push(Effect::Compute(Inbox::Rendezvous {
                 generation,
                 address,
             })),
-            Order::Command(command) => effects.push(Effect::Compute(ToCompute::Command(command))),
+            Order::Command(command) => effects.push(Effect::Compute(Inbox::Command(command))),
             Order::Regroup { generation } => {
-                effects.push(Effect::Compute(ToCompute::Regroup(generation)));
+                effects.push(Effect::Compute(Inbox::Regroup(generation)));
             }
             Order::Abort { generation, .. } => {
                 effects.push(Effect::Abort(generation));
@@ -351,7 +340,7 @@ impl RankState {
             }
             Order::Published { step } => {
                 self.unpublished.retain(|manifest| manifest.step > step);
-                effects.push(Effect::Compute(ToCompute::Published(step)));
+                effects.push(Effect::Compute(Inbox::Published(step)));
             }
             Order::Dismiss { reason, restart } => {
                 let exit = if restart {
@@ -402,11 +391,13 @@ impl RankState {
                 }
             }
             Outbox::Step(metrics) => {
+                if self.newest_step >= metrics.step {
+                    // This rank had gone further than those whose state it was given.
+                    self.records.retain(|record| {
+                        record.step < metrics.step || !matches!(record.report, Report::Step(_))
+                    });
+                }
                 self.newest_step = metrics.step;
-                // Steps that a lost lead took further than all others are taken again.
-                self.records.retain(|record| {
-                    record.step < metrics.step || !matches!(record.report, Report::Step(_))
-                });
                 self.record(Report::Step(metrics), effects);
             }
             Outbox::Evaluation(evaluation) => {
@@ -473,10 +464,5 @@ impl RankState {
             };
             self.exit(exit, effects);
         }
-    }
-
-    /// The seat that the compute thread has or is about to take.
-    pub fn seat(&self) -> Option<Seat> {
-        self.attachment.seat()
     }
 }

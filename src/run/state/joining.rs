@@ -3,11 +3,10 @@
 use crate::ids::Rank;
 use crate::run::command::CommandStage;
 use crate::run::event::{Attachment, Effect, Introduction, MemberId, MemberRecord};
-use crate::run::standing::Beat;
-use crate::run::state::{Member, Place, RunState, Since};
+use crate::run::state::{Member, Place, RunState};
 
 impl RunState {
-    pub(super) fn join(&mut self, introduction: Introduction, effects: &mut Vec<Effect>) {
+    pub(super) fn join(&mut self, introduction: &Introduction, effects: &mut Vec<Effect>) {
         let now = self.now;
         if self.stage.is_over() {
             let reason = format!("the run is over: {}", self.reason);
@@ -20,7 +19,7 @@ impl RunState {
             self.next_member += 1;
         }
         effects.push(Effect::Welcome { member: id });
-        if self.reattach(id, &introduction, effects) {
+        if self.reattach(id, introduction, effects) {
             return;
         }
         // What the coordinator thought of it is out of date.
@@ -38,22 +37,7 @@ impl RunState {
             Attachment::Idle => Place::Idle,
             _ => Place::LettingGo,
         };
-        let member = Member {
-            rank: None,
-            host: introduction.host,
-            process: introduction.process,
-            place,
-            standing: introduction.standing,
-            beat: Beat::default(),
-            slow: None,
-            leaving: None,
-            since: Since {
-                place: now,
-                beat: now,
-                ticked: now,
-                lost: None,
-            },
-        };
+        let member = Member::new(introduction, None, place, now);
         self.members.insert(id, member);
         if let Some(seat) = seat {
             effects.push(Effect::Abort {

@@ -12,7 +12,7 @@ use crate::run::state::{Member, Millis, Place, RunState, Stage};
 const STEPS_KEPT: usize = 31;
 /// Fewer say nothing.
 const STEPS_MIN: usize = 3;
-/// A rank that computes so many times longer than the median of the others is told of.
+/// A rank that computes so many times longer than the median is told of.
 const SLOW: f64 = 2.0;
 
 /// Ticks come several times a second; one that comes so late says that the coordinator stood still.
@@ -41,9 +41,11 @@ impl Pace {
     }
 }
 
+/// Of two in the middle the lower one; zero where there is none.
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+    let middle = numbers.len().saturating_sub(1) / 2;
+    numbers.get(middle).copied().unwrap_or_default()
 }
 
 impl RunState {
@@ -54,10 +56,8 @@ impl RunState {
         }
     }
 
-    pub(super) fn beat(&mut self, id: MemberId, beat: Beat, effects: &mut Vec<Effect>) {
+    pub(super) fn beat(&mut self, id: MemberId, beat: Beat) {
         let now = self.now;
-        let slowness = self.slowness(id, beat.own_seconds);
-        let name = self.name(id);
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
@@ -66,14 +66,6 @@ impl RunState {
             member.since.ticked = now;
         }
         member.beat = beat;
-        let settled = now.since(member.since.place) >= SETTLED;
-        let slow = slowness.filter(|&ratio| settled && ratio >= SLOW);
-        if let (None, Some(ratio)) = (member.slow, slow) {
-            effects.push(Effect::Note {
-                reason: format!("{name} computes {ratio:.1} times longer than the other ranks"),
-            });
-        }
-        member.slow = slow;
     }
 
     /// A coordinator that was itself away heard nobody: that time does not count.
@@ -94,13 +86,32 @@ impl RunState {
         }
     }
 
-    /// How many times longer a rank computes than the others do.
-    fn slowness(&self, id: MemberId, own_seconds: f64) -> Option<f64> {
-        self.members.get(&id)?.rank?;
-        let others = self.seated().filter(|&(other, _)| other != id);
-        let others: Vec<f64> = others.map(|(_, member)| member.beat.own_seconds).collect();
-        let usual = median(others);
-        (usual > 0.0).then(|| own_seconds / usual)
+    /// Tells of ranks that compute much longer than the median of all.
+    fn find_slow(&mut self, effects: &mut Vec<Effect>) {
+        let usual = median(
+            self.seated()
+                .map(|(_, member)| member.beat.own_seconds)
+                .collect(),
+        );
+        let slow = |member: &Member| {
+            let ratio = member.beat.own_seconds / usual;
+            let settled = self.now.since(member.since.place) >= SETTLED;
+            (settled && usual > 0.0 && ratio >= SLOW).then_some(ratio)
+        };
+        let found: Vec<(MemberId, Option<f64>)> = self
+            .seated()
+            .map(|(id, member)| (id, slow(member)))
+            .collect();
+        for (id, ratio) in found {
+            let name = self.name(id);
+            let member = self.members.get_mut(&id).expect("it was just found");
+            if let (None, Some(ratio)) = (member.slow, ratio) {
+                effects.push(Effect::Note {
+                    reason: format!("{name} computes {ratio:.1} times longer than the other ranks"),
+                });
+            }
+            member.slow = ratio;
+        }
     }
 
     /// How long a compute thread may get nothing done.
@@ -128,9 +139,22 @@ impl RunState {
                 }
             } else if let Some(reason) = self.hangs(member) {
                 self.dismiss(id, format!("{name} {reason}"), effects);
+            } else if self.is_late_at_boundary(member) {
+                effects.push(Effect::Abort {
+                    member: id,
+                    generation: self.generation,
+                    reason: "the others have parted".to_owned(),
+                });
             }
         }
         self.find_stuck_generation(effects);
+        self.find_slow(effects);
+    }
+
+    /// Whether a member that should have parted at a boundary may be waiting for one that is lost.
+    fn is_late_at_boundary(&self, member: &Member) -> bool {
+        let waited = self.now.since(member.since.place);
+        member.place == Place::LettingGo && waited >= self.rules.limits.abort / 2
     }
 
     /// Why a member that is connected counts as lost, if it does.

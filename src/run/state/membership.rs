@@ -35,22 +35,27 @@ impl RunState {
             return;
         }
         if was_seated && generation == self.generation && self.stage.has_generation() {
-            let reason = match (&how, &self.regrouping) {
-                (Parting::Regrouped, Some(reason)) => reason.clone(),
+            let reason = match (&how, self.regrouping.clone()) {
+                (Parting::Regrouped, Some(reason)) => reason,
                 _ => how.reason(&name),
             };
-            self.disband(reason, effects);
+            self.end_generation(reason, how == Parting::Regrouped, effects);
         }
     }
 
-    /// The current generation is over: every member of it lets go.
+    /// The current generation is over: every member of it lets go at once.
     pub(super) fn disband(&mut self, reason: String, effects: &mut Vec<Effect>) {
+        self.end_generation(reason, false, effects);
+    }
+
+    /// The same; at a boundary all part by themselves, one a moment before the other.
+    fn end_generation(&mut self, reason: String, at_boundary: bool, effects: &mut Vec<Effect>) {
         let now = self.now;
         if !self.stage.has_generation() {
             return;
         }
         let generation = self.generation;
-        let regrouped = self.regrouping.take().is_some();
+        self.regrouping = None;
         let mut lost = Vec::new();
         for (&id, member) in &mut self.members {
             if member.rank.take().is_none() {
@@ -62,8 +67,7 @@ impl RunState {
             if member.place != Place::Idle {
                 member.place = Place::LettingGo;
                 member.since.place = now;
-                // At a boundary all part by themselves, one a moment before the other.
-                if !regrouped {
+                if !at_boundary {
                     effects.push(Effect::Abort {
                         member: id,
                         generation,
@@ -176,7 +180,7 @@ impl RunState {
         if self.stage.is_over() || self.adoption.is_some() {
             return;
         }
-        if self.holders().next().is_some() || self.lineage.is_none() {
+        if self.lineage.is_none() || self.members.values().any(|member| self.holds(member)) {
             self.stateless_since = now;
         }
         if self.stage != Stage::Gathering {
@@ -190,11 +194,11 @@ impl RunState {
             .find(|(_, member)| member.place == Place::LettingGo);
         if let Some((&id, _)) = letting_go {
             let name = self.name(id);
-            self.reason_if_new(format!("{name} has yet to let go of the last generation"));
+            self.reason = format!("{name} has yet to let go of the last generation");
             return;
         }
         let have = self.candidates().count() as u32;
-        if self.idle_holders().next().is_some() {
+        if self.candidates().any(|(_, member)| self.holds(member)) {
             if have >= self.rules.min_ranks {
                 self.assign(Origin::Ranks, effects);
             } else {
@@ -213,9 +217,9 @@ impl RunState {
         let waited = now.since(self.stateless_since);
         if self.lineage.is_some() && waited < self.rejoin {
             let limit = self.rejoin.as_secs();
-            self.reason_if_new(format!(
+            self.reason = format!(
                 "no rank that is here holds the state; those that do may come back for {limit} s"
-            ));
+            );
             return;
         }
         if self.restorable == Restorable::Unknown {
@@ -233,9 +237,11 @@ impl RunState {
                 self.fail(&error, effects);
             }
             _ if have < want => {
-                self.reason_if_new(format!("waiting for {want} ranks to join, {have} are here"));
+                self.reason = format!("waiting for {want} ranks to join, {have} are here");
             }
-            _ => self.reason_if_new("looking for the newest checkpoint that verifies".to_owned()),
+            _ => {
+                "looking for the newest checkpoint that verifies".clone_into(&mut self.reason);
+            }
         }
     }
 
@@ -245,17 +251,11 @@ impl RunState {
         if now.since(self.stage_since) > limit {
             self.fail(&format!("{what}, for {} s", limit.as_secs()), effects);
         } else {
-            self.reason_if_new(format!("{what}: waiting for more"));
+            self.reason = format!("{what}: waiting for more");
         }
     }
 
-    fn reason_if_new(&mut self, reason: String) {
-        if self.reason != reason {
-            self.reason = reason;
-        }
-    }
-
-    /// Those that could take a seat, best state first.
+    /// Those that could take a seat.
     fn candidates(&self) -> impl Iterator<Item = (MemberId, &Member)> {
         self.members
             .iter()
@@ -267,21 +267,10 @@ impl RunState {
             .map(|(&id, member)| (id, member))
     }
 
-    /// Members, connected or just lost, that hold the state of the lineage.
-    fn holders(&self) -> impl Iterator<Item = MemberId> {
+    /// Whether a member holds the state of the lineage.
+    fn holds(&self, member: &Member) -> bool {
         let lineage = self.lineage.map(|lineage| lineage.generation);
-        self.members
-            .iter()
-            .filter(move |(_, member)| {
-                let standing = member.standing.map(|standing| standing.lineage);
-                lineage.is_some() && standing == lineage
-            })
-            .map(|(&id, _)| id)
-    }
-
-    fn idle_holders(&self) -> impl Iterator<Item = MemberId> {
-        let candidates: Vec<MemberId> = self.candidates().map(|(id, _)| id).collect();
-        self.holders().filter(move |id| candidates.contains(id))
+        lineage.is_some() && member.standing.map(|standing| standing.lineage) == lineage
     }
 
     /// Gives the candidates their seats: the newest state leads.

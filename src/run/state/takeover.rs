@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::run::event::{Attachment, Effect, Introduction, MemberId};
-use crate::run::standing::Beat;
-use crate::run::state::{Lineage, Member, Past, Place, RunState, Since, Stage};
+use crate::run::state::{Lineage, Member, Past, Place, RunState, Stage};
 
 impl RunState {
     /// Prepares for the ranks of the last generation, as far as they may still live.
@@ -68,23 +67,8 @@ impl RunState {
         else {
             return false;
         };
-        let member = Member {
-            rank: Some(seat.rank),
-            host: introduction.host.clone(),
-            process: introduction.process,
-            // One that has finished says so again when it has told what came before.
-            place: Place::Working,
-            standing: introduction.standing,
-            beat: Beat::default(),
-            slow: None,
-            leaving: None,
-            since: Since {
-                place: now,
-                beat: now,
-                ticked: now,
-                lost: None,
-            },
-        };
+        // One that has finished says so again when it has told what came before.
+        let member = Member::new(introduction, Some(seat.rank), Place::Working, now);
         self.members.insert(id, member);
         if self.seated().count() == record.members.len() {
             self.adoption = None;

@@ -504,6 +504,56 @@ fn a_coordinator_that_stood_still_blames_nobody() {
     assert_eq!(live(&mut state, 61, 62, &[1, 2]), []);
 }
 
+/// A boundary that is never reached, because a rank dies on the way, is like any other loss.
+#[test]
+fn a_rank_that_dies_before_a_regroup_does_not_keep_the_others() {
+    let mut state = training(3);
+    let leaving = Event::Leaving {
+        member: member(3),
+        reason: "SIGTERM".to_owned(),
+    };
+    state.handle(leaving, Millis(0));
+    let abort = |effects: &[Effect], number| {
+        effects.iter().any(|effect| {
+            matches!(effect, Effect::Abort { member: aborted, .. } if *aborted == member(number))
+        })
+    };
+    let effects = live(&mut state, 1, 8, &[1, 3]);
+    assert!(
+        effects.contains(&Effect::Dismiss {
+            member: member(2),
+            reason: "rank 1 (process 2 on host) has said nothing for 8 s: it is stopped or cut off"
+                .to_owned(),
+            restart: true,
+        })
+    );
+    assert!(abort(&effects, 1) && abort(&effects, 3));
+}
+
+/// One that waits for a lost rank in its farewell is told to give up before it counts as hung.
+#[test]
+fn a_rank_that_is_late_at_a_boundary_is_told_to_abort() {
+    let mut state = training(2);
+    let leaving = Event::Leaving {
+        member: member(1),
+        reason: "SIGTERM".to_owned(),
+    };
+    state.handle(leaving, Millis(0));
+    let parted = Event::Idle {
+        member: member(1),
+        parting: Some((Generation(1), Parting::Regrouped)),
+        standing: Some(standing(20)),
+    };
+    let late = Effect::Abort {
+        member: member(2),
+        generation: Generation(1),
+        reason: "the others have parted".to_owned(),
+    };
+    assert!(!state.handle(parted, Millis(0)).contains(&late));
+    assert!(!live(&mut state, 1, 2, &[1, 2]).contains(&late));
+    assert!(live(&mut state, 3, 3, &[1, 2]).contains(&late));
+}
+
 #[test]
 fn a_rank_whose_machine_is_taken_away_leaves_at_a_boundary() {
     let mut state = training(2);

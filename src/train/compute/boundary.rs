@@ -4,7 +4,7 @@
 //! part of the state until it is passed: where a collective operation fails in it, the next
 //! generation passes it again from its beginning.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use tracing::info;
 
 use crate::evaluate::HeldOut;
@@ -154,25 +154,18 @@ impl Trainer<'_> {
         }))
     }
 
-    /// Whether the lead rank has yet to take a checkpoint of this step.
-    pub(super) fn is_checkpoint_due(&self) -> bool {
-        let position = &self.replica.position;
-        let step = position.progress.step;
-        let known = self.tools.saved.max(self.tools.commands.published);
-        position.due.is_some_and(|due| due.step == step) && known < Some(step)
-    }
-
     /// Takes the checkpoint that is due, or one that is owed; the lead rank does. One made by
-    /// interval waits for an earlier upload without holding up the training.
-    fn checkpoint(&mut self, phase: usize) -> Result<()> {
+    /// interval waits for an earlier upload without holding up the training. None is taken where
+    /// the generation ends while it waits; the next one takes it.
+    pub(super) fn checkpoint(&mut self, phase: usize) -> Result<()> {
         if !self.is_lead() {
             return Ok(());
         }
         let position = &self.replica.position;
         let step = position.progress.step;
-        let reason = match position.due {
-            Some(due) if due.step == step => due.reason,
-            _ if self.owed => Reason::Interval,
+        let (reason, phase) = match position.due {
+            Some(due) if due.step == step => (due.reason, due.phase),
+            _ if self.owed => (Reason::Interval, phase),
             _ => return Ok(()),
         };
         if self.tools.saved == Some(step) || self.tools.commands.published == Some(step) {
@@ -196,11 +189,10 @@ impl Trainer<'_> {
         let snapshot = self.tools.snapshots.copy(&self.replica.engine, moment)?;
         let _during = self.tools.pulse.during(Activity::Store);
         let given_up = || self.tools.abort.is_over(self.seat.generation);
-        if !self.tools.snapshots.hand_over(snapshot, given_up)? {
-            bail!("the generation ended while a checkpoint waited for an earlier one");
+        if self.tools.snapshots.hand_over(snapshot, given_up)? {
+            self.owed = false;
+            self.tools.saved = Some(step);
         }
-        self.owed = false;
-        self.tools.saved = Some(step);
         Ok(())
     }
 }

@@ -452,7 +452,8 @@ impl Run {
 
     /// Bytes of the newest checkpoint's exact files.
     pub fn newest_weights(&self) -> BTreeMap<String, Bytes> {
-        let newest = self.manifests().pop().unwrap().step;
+        let steps = wait_for(self.checkpoints().steps()).unwrap();
+        let newest = *steps.published.last().unwrap();
         EXACT_FILES
             .into_iter()
             .map(|name| {

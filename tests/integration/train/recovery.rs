@@ -9,7 +9,7 @@ use cohort::telemetry::{StatusView, StepMetrics};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::process::{Process, signal};
+use crate::support::process::{Ended, Process, signal};
 use crate::support::run::{Chance, Run, assert_same_bits, assert_steps_are_whole, decay, stable};
 
 /// As between runs of different numbers of ranks, of which the steps after a fault have others.
@@ -44,6 +44,18 @@ fn await_all(run: &Run, process: &mut Process, ranks: u32) -> StatusView {
     run.await_status(process, "all ranks are back", |view| {
         view.stage == Stage::Training && working(view).len() as u32 == ranks
     })
+}
+
+/// That no comparison found a rank whose state is another one.
+#[track_caller]
+fn assert_all_alike(ended: &Ended) {
+    for words in [
+        "other weights",
+        "are not those of the other ranks",
+        "weights of the ranks differ",
+    ] {
+        assert!(!ended.stderr.contains(words), "{}", ended.stderr);
+    }
 }
 
 /// That every row was read once and in order, and that all is as in a run without faults but for
@@ -109,7 +121,7 @@ fn a_killed_rank_is_replaced_without_a_checkpoint() {
             killed.elapsed().as_millis()
         );
     }
-    life.wait().good();
+    assert_all_alike(&life.wait().good());
     assert_as_undisturbed(&run, &undisturbed);
     let generations = run.generations();
     assert!(generations.len() >= 4, "{generations:?}");
@@ -236,6 +248,8 @@ fn chaos(ranks: u32, faults: u32, tokens: u64) {
     }
     let ended = life.wait();
     assert!(ended.status.success(), "{}", ended.stderr);
+    assert_all_alike(&ended);
+    assert!(recoveries.len() as u32 >= faults / 2, "too few faults");
     recoveries.sort_unstable();
     println!(
         "{} faults; milliseconds to the next step: median {}, worst {}",
