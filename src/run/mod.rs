@@ -6,5 +6,6 @@ pub mod event;
 pub mod ledger;
 pub mod progress;
 pub mod schedule;
+pub mod spike;
 pub mod standing;
 pub mod state;

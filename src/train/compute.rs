@@ -430,6 +430,7 @@ impl Trainer<'_> {
                 tokens: counts.tokens,
                 chunks: counts.chunks,
                 documents: counts.documents,
+                ..Consumed::default()
             };
             let name = institution.name_of(source);
             self.replica.position.ledger.add(phase, &name, consumed);
