@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::command::CommandRecord;
 use crate::run::schedule::PhaseKind;
+use crate::run::spike::{Spike, SpikeKind};
 use crate::run::state::{Member, RunState, Stage};
 
 pub mod pulse;
@@ -23,7 +24,9 @@ pub struct StepMetrics {
     pub step: Step,
     pub phase: String,
     pub phase_kind: PhaseKind,
-    /// Mean cross-entropy over the masked tokens of the whole step, in nats.
+    /// Mean cross-entropy over the masked tokens of the whole step, in nats. Not a number, `null`
+    /// in the file, where it is not finite.
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// Share of the masked tokens predicted right.
     pub accuracy: f64,
@@ -35,7 +38,7 @@ pub struct StepMetrics {
     pub rows: u32,
     pub masked_tokens: u64,
     pub step_tokens: u64,
-    /// Cumulative over the run, padding not counted.
+    /// That the weights have seen, cumulative over the run, padding not counted.
     pub tokens: u64,
     pub phase_tokens: u64,
     pub phase_length_tokens: u64,
@@ -44,16 +47,32 @@ pub struct StepMetrics {
     pub next_phase_kind: PhaseKind,
     /// Tokens until the end of the run, were no command given.
     pub remaining_tokens: u64,
-    /// L2 norm of the averaged gradient over all parameters.
+    /// L2 norm of the averaged gradient over all parameters. Not a number, `null` in the file,
+    /// where the step was skipped before it was known, or for it.
+    #[serde(deserialize_with = "number_or_nan")]
     pub grad_norm: f64,
     /// Tokens of this step by source.
     pub sources: BTreeMap<String, u64>,
+    /// What was wrong with the step, if something was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spike: Option<SpikeKind>,
+    /// The highest loss that would have been no spike, in nats, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_limit: Option<f64>,
+    /// Whether its rows changed no weights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
     pub seconds: f64,
     pub ranks: u32,
     pub generation: Generation,
     pub tokens_per_second: f64,
     pub data_wait_fraction: f64,
     pub collective_fraction: f64,
+}
+
+/// JSON knows no number that is not finite, and writes `null`.
+fn number_or_nan<'de, D: Deserializer<'de>>(field: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(field)?.unwrap_or(f64::NAN))
 }
 
 /// Why an evaluation was made.
@@ -104,6 +123,8 @@ pub struct StatusView {
     pub last_checkpoint: Option<Step>,
     pub checkpoints_url: String,
     pub commands: Vec<CommandRecord>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
 }
 
 impl StatusView {
@@ -122,6 +143,7 @@ impl StatusView {
             last_checkpoint: state.last_checkpoint,
             checkpoints_url: String::new(),
             commands: state.commands.values().cloned().collect(),
+            spikes: state.spikes.clone(),
         }
     }
 }

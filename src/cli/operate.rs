@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::cli::say;
-use crate::cli::table::{Table, grouped, span};
+use crate::cli::table::{Table, counted, grouped, span};
 use crate::config::RunConfig;
 use crate::coordinator::claim;
 use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandStage};
+use crate::run::spike::{Handling, Spike};
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::StoreError;
@@ -226,6 +227,7 @@ fn describe(view: &StatusView) -> String {
         "checkpoint  {checkpoint} in {}",
         view.checkpoints_url
     ));
+    lines.extend(spikes(&view.spikes));
     if !view.commands.is_empty() {
         let mut table = Table::new(["command", "what", "state"]);
         for record in &view.commands {
@@ -240,6 +242,34 @@ fn describe(view: &StatusView) -> String {
         lines.push(table.render());
     }
     lines.join("\n")
+}
+
+/// How many steps were told, skipped and gone back from, and the newest of them.
+fn spikes(spikes: &[Spike]) -> Vec<String> {
+    let Some(newest) = spikes.last() else {
+        return Vec::new();
+    };
+    let count = |what: fn(&Handling) -> bool| {
+        let of_kind = spikes.iter().filter(|spike| what(&spike.handling));
+        of_kind.count() as u64
+    };
+    let mut counts = Vec::new();
+    for (count, word) in [
+        (count(|how| *how == Handling::Warned), "told"),
+        (count(|how| *how == Handling::Skipped), "skipped"),
+        (
+            count(|how| matches!(how, Handling::WentBack { .. })),
+            "gone back from",
+        ),
+    ] {
+        if count > 0 {
+            counts.push(format!("{} {word}", counted(count, "step")));
+        }
+    }
+    vec![
+        format!("spikes      {}; the newest:", counts.join(", ")),
+        format!("            {newest}"),
+    ]
 }
 
 /// Gives a command and waits until the ranks have applied it.

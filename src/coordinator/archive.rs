@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::coordinator::claim::Claim;
 use crate::coordinator::journal::{Fenced, Writer};
 use crate::coordinator::message::Message;
+use crate::coordinator::rewind;
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::state::Millis;
@@ -44,8 +45,18 @@ pub(super) struct Archive {
     /// Checkpoints whose step's line has not come yet.
     early: Vec<CheckpointManifest>,
     flushed_at: Millis,
-    publish: mpsc::Sender<CheckpointManifest>,
+    publish: mpsc::Sender<Task>,
     publisher: JoinHandle<Result<()>>,
+}
+
+/// What is done to checkpoints beside the core, one after the other.
+enum Task {
+    Publish(Box<CheckpointManifest>),
+    /// Find the checkpoint to go back to, once all before it in the queue are published.
+    GoBack {
+        before: Step,
+        checkpoints: u32,
+    },
 }
 
 /// A file of JSON lines in the store, kept whole in memory: object stores cannot append.
@@ -122,8 +133,8 @@ impl Archive {
             .and_then(|line| serde_json::from_str(line).ok());
         let (last_step, last_generation) =
             last.map_or_else(Default::default, |last| (last.step, last.generation));
-        let (publish, manifests) = mpsc::channel(PUBLISH_MAX);
-        let publisher = tokio::spawn(publish_all(claim.clone(), keep, manifests, core));
+        let (publish, tasks) = mpsc::channel(PUBLISH_MAX);
+        let publisher = tokio::spawn(work(claim.clone(), keep, tasks, core));
         Ok(Self {
             journal: Writer::new(store.clone(), claim.epoch),
             store,
@@ -204,9 +215,20 @@ impl Archive {
         }
         self.flush().await?;
         self.publish
-            .send(manifest)
+            .send(Task::Publish(Box::new(manifest)))
             .await
+            .ok()
             .context("the publisher has ended")
+    }
+
+    /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].
+    pub(super) async fn go_back(&self, before: Step, checkpoints: u32) -> Result<()> {
+        let task = Task::GoBack {
+            before,
+            checkpoints,
+        };
+        let sent = self.publish.send(task).await;
+        sent.ok().context("the publisher has ended")
     }
 
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
@@ -252,35 +274,60 @@ fn step_of(line: &str) -> Option<Step> {
     Some(line.step)
 }
 
-async fn publish_all(
+async fn work(
     claim: Claim,
     keep: Retention,
-    mut manifests: mpsc::Receiver<CheckpointManifest>,
+    mut tasks: mpsc::Receiver<Task>,
     core: mpsc::Sender<Message>,
 ) -> Result<()> {
+    while let Some(task) = tasks.recv().await {
+        match task {
+            Task::Publish(manifest) => publish(&claim, &keep, *manifest, &core).await?,
+            Task::GoBack {
+                before,
+                checkpoints,
+            } => {
+                let message = match rewind::find(&claim, before, checkpoints).await {
+                    Ok(resume) => Message::WentBack(resume),
+                    Err(error) => Message::Broken {
+                        error: crate::diagnosis::describe(&error),
+                    },
+                };
+                // The core may have ended.
+                let _ = core.send(message).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn publish(
+    claim: &Claim,
+    keep: &Retention,
+    mut manifest: CheckpointManifest,
+    core: &mpsc::Sender<Message>,
+) -> Result<()> {
     let checkpoints = Checkpoints::new(claim.store.clone());
-    while let Some(mut manifest) = manifests.recv().await {
-        manifest.epoch = claim.epoch;
-        manifest.parent.clone_from(&claim.parent);
-        let step = manifest.step;
-        let published = match checkpoints.publish(&manifest).await {
-            // By an earlier lead that was lost right after: it is whole, and of the same rows.
-            Err(CheckpointError::AlreadyPublished { .. }) => Ok(Published::Already),
-            published => published,
-        };
-        if let Err(error) = published {
-            let error = format!("checkpoint {step} cannot be published: {error}");
-            // The core may have ended; the error is then this task's result.
-            let _ = core.try_send(Message::Broken {
-                error: error.clone(),
-            });
-            anyhow::bail!(error);
-        }
-        info!(%step, reason = ?manifest.reason, "checkpoint published");
-        let _ = core.try_send(Message::Published { step });
-        if let Err(error) = checkpoints.retain(&keep, step).await {
-            warn!(%error, "old checkpoints could not be removed");
-        }
+    manifest.epoch = claim.epoch;
+    manifest.parent.clone_from(&claim.parent);
+    let step = manifest.step;
+    let published = match checkpoints.publish(&manifest).await {
+        // By an earlier lead that was lost right after: it is whole, and of the same rows.
+        Err(CheckpointError::AlreadyPublished { .. }) => Ok(Published::Already),
+        published => published,
+    };
+    if let Err(error) = published {
+        let error = format!("checkpoint {step} cannot be published: {error}");
+        // The core may have ended; the error is then this task's result.
+        let _ = core.try_send(Message::Broken {
+            error: error.clone(),
+        });
+        anyhow::bail!(error);
+    }
+    info!(%step, reason = ?manifest.reason, "checkpoint published");
+    let _ = core.try_send(Message::Published { step });
+    if let Err(error) = checkpoints.retain(keep, step).await {
+        warn!(%error, "old checkpoints could not be removed");
     }
     Ok(())
 }

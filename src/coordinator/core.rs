@@ -12,10 +12,12 @@ use crate::coordinator::archive::Archive;
 use crate::coordinator::claim::{Claim, Resume};
 use crate::coordinator::journal::Fenced;
 use crate::coordinator::message::{ConnectionId, JoinAnswer, Message, Receipt, Refusal};
-use crate::ids::{Generation, Rank};
+use crate::coordinator::rewind;
+use crate::ids::{Generation, Rank, Step};
 use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Origin, Placement, Position};
 use crate::run::schedule::Schedule;
+use crate::run::spike;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState};
 use crate::store::layout;
 use crate::telemetry::{StatusView, StepMetrics};
@@ -131,11 +133,12 @@ impl Core {
                 }
                 Event::CheckpointPublished { step }
             }
-            Message::Restorable(resume) => {
-                let step = resume.step();
-                self.resume = resume;
-                Event::Restorable { step }
-            }
+            Message::WentBack(resume) => Event::WentBack {
+                to: self.go_on_from(resume),
+            },
+            Message::Restorable(resume) => Event::Restorable {
+                step: self.go_on_from(resume),
+            },
         };
         // Thousands come a second; the next tick shows what they say.
         let is_beat = matches!(event, Event::Beat { .. });
@@ -145,6 +148,12 @@ impl Core {
             self.show();
         }
         Ok(ended)
+    }
+
+    fn go_on_from(&mut self, resume: Resume) -> Option<Step> {
+        let step = resume.step();
+        self.resume = resume;
+        step
     }
 
     /// Answers a report, and says what of it is for the state machine.
@@ -213,6 +222,8 @@ impl Core {
                 self.archive.evaluation(&evaluation).await?;
                 return Ok(None);
             }
+            Report::Spike(spike) if self.is_current(spike.generation) => Event::Spiked(spike),
+            Report::Spike(_) => return Ok(None),
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
                     self.archive.publish(*manifest).await?;
@@ -295,6 +306,10 @@ impl Core {
                 } => self.order(member, Order::Abort { generation, reason }),
                 Effect::Journal { entry } => self.archive.journal(&entry).await?,
                 Effect::Restore => self.find_resume(),
+                Effect::GoBack { before } => {
+                    let checkpoints = self.config.loss_spikes.go_back.checkpoints;
+                    self.archive.go_back(before, checkpoints).await?;
+                }
                 Effect::Answer { record } => {
                     // Whoever gets the answer finds the command in the status.
                     self.show();
@@ -320,6 +335,7 @@ impl Core {
         if from_store && leads {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
+            rewind::clear(&self.claim.store, &self.state.spikes).await?;
             self.archive.cut(step).await?;
             self.last_step = None;
         }
@@ -334,6 +350,7 @@ impl Core {
             resume_from: self.resume.from.clone().filter(|_| from_store && leads),
             branch: self.resume.branch,
             replay: self.state.replay(),
+            detours: spike::detours(&self.state.spikes),
             published,
         };
         self.order(member, Order::Assign(assignment));
@@ -343,8 +360,14 @@ impl Core {
     /// Looks for the newest checkpoint beside everything else: it reads all of it.
     fn find_resume(&self) {
         let (claim, messages) = (self.claim.clone(), self.messages.clone());
+        let spikes = self.state.spikes.clone();
         tokio::spawn(async move {
-            let message = match claim.resume().await {
+            let cleared = rewind::clear(&claim.store, &spikes).await;
+            let found = match cleared {
+                Ok(()) => claim.resume().await,
+                Err(error) => Err(error),
+            };
+            let message = match found {
                 Ok(resume) => Message::Restorable(resume),
                 Err(error) => Message::Broken {
                     error: crate::diagnosis::describe(&error),

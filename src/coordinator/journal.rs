@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
 use crate::run::event::{Entry, GenerationRecord};
+use crate::run::spike::{self, Spike};
 use crate::store::error::StoreError;
 use crate::store::{Store, layout};
 
@@ -44,6 +45,8 @@ pub struct Fenced {
 pub struct Journal {
     /// The newest record of every command, in the order in which they were first written.
     pub commands: Vec<CommandRecord>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// The last generation, where the run did not end since.
     pub generation: Option<GenerationRecord>,
     /// The number of the newest generation.
@@ -169,6 +172,7 @@ pub async fn read(store: &Store) -> Result<Journal> {
                 journal.newest_generation = record.generation;
                 journal.generation = Some(record);
             }
+            Entry::Spike(found) => spike::enter(&mut journal.spikes, found),
             Entry::Ended { .. } => journal.generation = None,
             Entry::Sealed { .. } => {}
         }
@@ -176,21 +180,24 @@ pub async fn read(store: &Store) -> Result<Journal> {
     Ok(journal)
 }
 
-/// The decays that took effect, by command.
-pub async fn applied_decays(store: &Store) -> Result<Vec<AppliedDecay>> {
-    let mut applied: Vec<AppliedDecay> = read(store)
-        .await?
-        .commands
-        .into_iter()
-        .filter_map(|record| match (record.command.kind, record.stage) {
-            (CommandKind::Decay { tokens }, CommandStage::Applied { step }) => Some(AppliedDecay {
-                command: record.command.id,
-                step,
-                tokens,
-            }),
-            _ => None,
-        })
-        .collect();
-    applied.sort_unstable_by_key(|decay| decay.command);
-    Ok(applied)
+impl Journal {
+    /// The decays that took effect, by command.
+    pub fn applied_decays(&self) -> Vec<AppliedDecay> {
+        let mut applied: Vec<AppliedDecay> = self
+            .commands
+            .iter()
+            .filter_map(|record| match (record.command.kind, &record.stage) {
+                (CommandKind::Decay { tokens }, CommandStage::Applied { step }) => {
+                    Some(AppliedDecay {
+                        command: record.command.id,
+                        step: *step,
+                        tokens,
+                    })
+                }
+                _ => None,
+            })
+            .collect();
+        applied.sort_unstable_by_key(|decay| decay.command);
+        applied
+    }
 }

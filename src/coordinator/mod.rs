@@ -31,6 +31,7 @@ pub mod claim;
 mod core;
 pub mod journal;
 mod message;
+mod rewind;
 mod service;
 
 /// Events that may wait for the core; senders wait when it is full.

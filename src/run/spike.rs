@@ -5,8 +5,8 @@
 //! more than `threshold` spreads above their median. The spread is 1.4826 times the median absolute
 //! deviation, which for normally distributed losses is their standard deviation (Rousseeuw and
 //! Croux, "Alternatives to the Median Absolute Deviation", 1993); one spike among the last losses
-//! moves neither. OLMo skips steps by the same rule with mean and standard deviation, 6 of these
-//! over 128 steps (allenai/OLMo-core `SkipStepOptimizer`).
+//! moves neither. `OLMo-core` skips steps by the same rule with mean and standard deviation, 6 of
+//! these over 128 steps (`SkipStepOptimizer`).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -23,6 +23,8 @@ const DEVIATION: f64 = 1.4826;
 const SPREAD_MIN: f64 = 0.01;
 /// Losses are remembered as whole numbers of this, which text files hold exactly.
 const NATS: f64 = 1e-6;
+/// Spikes that a list keeps which change nothing any more.
+const TOLD_MAX: usize = 200;
 
 /// What is done about losses that are not finite, and about losses far above those before.
 #[derive(Clone, Debug, Serialize, Deserialize, Validate)]
@@ -286,10 +288,16 @@ pub fn place(step: Step, phase: &str, rows: &Range<u64>, sources: &[String]) -> 
     )
 }
 
-/// Enters a spike into a list; one of the same step and rows gives way to it.
+/// Enters a spike into a list; one of the same step and rows gives way to it, and so does the
+/// oldest where there are many. What the run went back from stays for good.
 pub fn enter(known: &mut Vec<Spike>, spike: Spike) {
     known.retain(|other| !other.is_same(&spike));
     known.push(spike);
+    let passing = |spike: &Spike| spike.detour().is_none();
+    if known.iter().filter(|spike| passing(spike)).count() > TOLD_MAX {
+        let oldest = known.iter().position(passing);
+        known.remove(oldest.expect("there are many"));
+    }
 }
 
 /// The rows to pass over by a list, each stretch once.
@@ -383,6 +391,10 @@ mod tests {
         enter(&mut known, spike(12, 56..60, back(10)));
         enter(&mut known, spike(12, 56..60, back(10)));
         assert_eq!(known.len(), 2);
+        for step in 100..100 + 2 * TOLD_MAX as u64 {
+            enter(&mut known, spike(step, 400..404, Handling::Warned));
+        }
+        assert_eq!(known.len(), TOLD_MAX + 1);
         let wanted = Detour {
             phase: "stable".to_owned(),
             rows: 30..60,

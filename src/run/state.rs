@@ -18,6 +18,7 @@ use crate::run::event::{
     Effect, Entry, Event, GenerationRecord, Introduction, MemberId, Parting, Position,
 };
 use crate::run::schedule::Schedule;
+use crate::run::spike::Spike;
 use crate::run::standing::{Beat, Standing};
 use crate::run::state::liveness::Pace;
 
@@ -25,6 +26,7 @@ mod commands;
 mod joining;
 mod liveness;
 mod membership;
+mod spikes;
 mod takeover;
 
 /// Milliseconds on the coordinator's monotonic clock.
@@ -172,6 +174,8 @@ struct Since {
 pub struct Past {
     /// The newest record of every command.
     pub commands: Vec<CommandRecord>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// The last generation, if the run did not end in order since.
     pub generation: Option<GenerationRecord>,
     /// The number of the newest generation.
@@ -199,6 +203,8 @@ pub struct RunState {
     pub position: Option<Position>,
     pub commands: BTreeMap<CommandId, CommandRecord>,
     pub last_checkpoint: Option<Step>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// The lineage of the state that training goes on from, where there is one.
     pub lineage: Option<Lineage>,
     now: Millis,
@@ -213,6 +219,8 @@ pub struct RunState {
     /// How long one that did is waited for.
     rejoin: Duration,
     restorable: Restorable,
+    /// What the run goes back from, until it is known where to.
+    going_back: Option<Spike>,
     /// The generation of an earlier coordinator whose ranks may all come back.
     adoption: Option<GenerationRecord>,
     /// Why the lead was asked to end the generation, once it was.
@@ -246,6 +254,7 @@ impl RunState {
             position: None,
             commands: BTreeMap::new(),
             last_checkpoint: None,
+            spikes: past.spikes.clone(),
             lineage: None,
             now,
             next_member: MemberId::first_of(epoch).0,
@@ -257,6 +266,7 @@ impl RunState {
             stateless_since: now,
             rejoin,
             restorable: Restorable::Unknown,
+            going_back: None,
             adoption: None,
             regrouping: None,
             pace: Pace::default(),
@@ -299,11 +309,18 @@ impl RunState {
             Event::CheckpointPublished { step } => {
                 self.last_checkpoint = Some(step);
                 self.checkpoint_since = now;
-                if self.restorable != Restorable::Unknown && !self.stage.has_generation() {
+                let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
+                if asked && !self.stage.has_generation() {
                     self.restorable = Restorable::Unknown;
                 }
             }
-            Event::Restorable { step } => self.restorable = Restorable::Known(step),
+            Event::Restorable { step } if self.going_back.is_none() => {
+                self.restorable = Restorable::Known(step);
+            }
+            // Asked before the run went back.
+            Event::Restorable { .. } => {}
+            Event::Spiked(spike) => self.spiked(*spike, &mut effects),
+            Event::WentBack { to } => self.went_back(to, &mut effects),
             Event::CommandAsked { kind } => {
                 let record = self.ask(kind, &mut effects);
                 effects.push(Effect::Answer { record });
@@ -475,6 +492,7 @@ impl Parting {
                 format!("{name}: {what}")
             }
             Self::Diverged => format!("{name} holds other weights than the rest"),
+            Self::WentBack(spike) => spike.to_string(),
         }
     }
 }

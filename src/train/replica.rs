@@ -11,10 +11,13 @@ use tch::{Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::collective::Collective;
+use crate::data::batch::SourceCounts;
+use crate::data::blueprint::Blueprint;
 use crate::ids::{Generation, Rank, Step};
 use crate::run::command::Command;
-use crate::run::ledger::Ledger;
+use crate::run::ledger::{Consumed, Ledger};
 use crate::run::progress::Progress;
+use crate::run::spike::Detour;
 use crate::run::standing::Standing;
 use crate::store::manifest::Reason;
 use crate::train::step::Engine;
@@ -80,6 +83,35 @@ pub enum StateError {
 }
 
 impl Position {
+    /// Takes in which rows are to be passed over, and passes over those that come next.
+    pub fn avoid(&mut self, detours: &[Detour], blueprint: &Blueprint) {
+        let phase = self.progress.phase;
+        self.progress.avoid(detours);
+        if self.pass_detours(blueprint) {
+            self.boundary = Some(Boundary {
+                phase,
+                after_step: false,
+                phase_ended: true,
+                command: None,
+            });
+        }
+    }
+
+    /// Goes past the rows that no step is to take, where the next step would touch some. True when
+    /// that ended a phase.
+    pub fn pass_detours(&mut self, blueprint: &Blueprint) -> bool {
+        let passed = blueprint.pass_detours(&mut self.progress);
+        for rows in &passed {
+            let phase = &blueprint.schedule.phases[rows.phase].name;
+            for (source, counts) in &rows.counts {
+                let name = blueprint.corpus.manifest().source_name(*source);
+                let skipped = consumed(*counts).skipped();
+                self.ledger.add(phase, &name.unwrap_or_default(), skipped);
+            }
+        }
+        passed.iter().any(|rows| rows.phase_ended)
+    }
+
     /// Enters that the replica has changed.
     pub fn changed(&mut self) {
         self.revision += 1;
@@ -94,6 +126,16 @@ impl Position {
             paused: self.paused.is_some(),
             ended: ended.then_some(self.stopped),
         }
+    }
+}
+
+/// What the ledger keeps of a source's counts.
+pub fn consumed(counts: SourceCounts) -> Consumed {
+    Consumed {
+        tokens: counts.tokens,
+        chunks: counts.chunks,
+        documents: counts.documents,
+        ..Consumed::default()
     }
 }
 

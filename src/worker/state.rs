@@ -306,6 +306,13 @@ impl RankState {
         }
     }
 
+    /// The run goes on from an earlier state: what was kept is of a history that it has left.
+    fn forget_all(&mut self) {
+        self.records.clear();
+        self.unpublished.clear();
+        self.newest_step = Step(0);
+    }
+
     fn order(&mut self, order: Order, effects: &mut Vec<Effect>) {
         match order {
             Order::Welcome { .. } => {}
@@ -361,6 +368,9 @@ impl RankState {
     fn told(&mut self, told: Outbox, effects: &mut Vec<Effect>) {
         match told {
             Outbox::Idle { parting, standing } => {
+                if let Some((_, Parting::WentBack(_))) = parting {
+                    self.forget_all();
+                }
                 self.attachment = Attachment::Idle;
                 self.standing = standing;
                 self.idle(parting, effects);
@@ -403,6 +413,7 @@ impl RankState {
             Outbox::Evaluation(evaluation) => {
                 self.record(Report::Evaluation(evaluation), effects);
             }
+            Outbox::Spike(spike) => self.record(Report::Spike(spike), effects),
             Outbox::Stored(manifest) => {
                 self.unpublished.push((*manifest).clone());
                 self.report(Report::Checkpoint(manifest), effects);

@@ -21,5 +21,6 @@ mod recovery;
 mod refusals;
 mod resume;
 mod s3;
+mod spikes;
 mod start;
 mod withdraw;

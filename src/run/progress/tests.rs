@@ -122,6 +122,22 @@ fn rows_that_are_passed_over_are_in_no_step() {
     assert_eq!(begin(&inside), rows);
 }
 
+/// A checkpoint may lie inside the stretch: what it has seen it has seen.
+#[test]
+fn rows_that_were_read_before_stay_read() {
+    let schedule = schedule(None);
+    let mut progress = Progress::new(&schedule);
+    for _ in 0..2 {
+        let plan = progress.next_step(&schedule).unwrap();
+        progress.advance(&plan, 40, &schedule);
+    }
+    progress.avoid(&[detour("stable", 4..12)]);
+    assert_eq!(progress.due_detour(&schedule), Some(8..12));
+    pass(&mut progress, &schedule);
+    assert_eq!(progress.next_row, RowIndex(12));
+    assert_eq!((progress.tokens, progress.phase_tokens), (80, 120));
+}
+
 /// The rate is that of the row, whether the rows before it were taken or not.
 #[test]
 fn the_schedule_is_as_if_the_rows_had_been_taken() {

@@ -11,6 +11,8 @@ use crate::run::standing::{Activity, Seat};
 
 use super::*;
 
+mod spikes;
+
 const HOUR: Duration = Duration::from_hours(1);
 
 fn rules(ranks: u32) -> Rules {
@@ -628,6 +630,7 @@ fn past() -> Past {
         stage: CommandStage::Accepted,
     };
     Past {
+        spikes: Vec::new(),
         commands: vec![accepted],
         generation: Some(generation),
         newest_generation: Generation(4),

@@ -101,6 +101,7 @@ impl Trainer<'_> {
             CommandKind::Decay { tokens } => {
                 let schedule = &self.tools.blueprint.schedule;
                 self.replica.position.progress.decay(tokens, schedule)?;
+                self.replica.position.pass_detours(&self.tools.blueprint);
                 self.note_applied(command);
                 info!(%step, "the decay begins");
             }

@@ -76,12 +76,21 @@ impl Corpus {
 
     /// The same in shards of so many bytes.
     pub fn prepare_in_shards(vocab_size: u32, shard_bytes: u64) -> Self {
+        Self::prepare_with(vocab_size, shard_bytes, &[])
+    }
+
+    /// The same with a source `west/scans` of a few documents that are noise.
+    pub fn prepare_with_noise(documents: &[String]) -> Self {
+        Self::prepare_with(512, 64 << 20, documents)
+    }
+
+    fn prepare_with(vocab_size: u32, shard_bytes: u64, noise: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = |id: &str, style: &str, documents: u32| {
             let read = json!({"synthetic": {"style": style, "documents": documents}});
             json!({"id": id, "licence": "none", "read": read})
         };
-        let yaml = json!({
+        let mut yaml = json!({
             "name": "tiny",
             "output": "corpus",
             "tokenizer": {"train": {"vocab_size": vocab_size}},
@@ -99,6 +108,17 @@ impl Corpus {
                 {"id": "east", "name": "East", "sources": [source("visits", "dialogue", 30)]},
             ],
         });
+        if !noise.is_empty() {
+            let lines = noise
+                .iter()
+                .map(|text| format!("{}\n", json!({"text": text})));
+            let file = folder.path().join("scans.jsonl");
+            fs::write(&file, lines.collect::<String>()).unwrap();
+            let read = json!({"json_lines": {"path": "scans.jsonl", "text": "text"}});
+            let sources = json!([{"id": "scans", "licence": "none", "read": read}]);
+            let west = json!({"id": "west", "name": "West", "sources": sources});
+            yaml["institutions"].as_array_mut().unwrap().push(west);
+        }
         let origin = folder.path().join("corpus.yaml");
         fs::write(&origin, yaml.to_string()).unwrap();
         let config: CorpusConfig = config::load(&origin).unwrap();
@@ -188,7 +208,11 @@ fn merge(value: &mut Value, patch: Value) {
 impl Run {
     /// A run that differs from the common settings by `patch`, in a folder of its own.
     pub fn new(patch: Value) -> Self {
-        let corpus = Corpus::shared();
+        Self::on(Corpus::shared(), patch)
+    }
+
+    /// The same on another corpus.
+    pub fn on(corpus: Arc<Corpus>, patch: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed));
         let mut settings = settings(&name, &corpus.path());
