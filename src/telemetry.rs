@@ -102,6 +102,9 @@ pub struct StatusView {
     pub remaining_tokens: Option<u64>,
     pub seconds_left: Option<f64>,
     pub last_checkpoint: Option<Step>,
+    /// What the store fails at.
+    #[serde(default)]
+    pub store_fails: Option<String>,
     pub checkpoints_url: String,
     pub commands: Vec<CommandRecord>,
 }
@@ -120,6 +123,7 @@ impl StatusView {
             remaining_tokens: None,
             seconds_left: None,
             last_checkpoint: state.last_checkpoint,
+            store_fails: state.store_fails.clone(),
             checkpoints_url: String::new(),
             commands: state.commands.values().cloned().collect(),
         }

@@ -226,6 +226,10 @@ fn describe(view: &StatusView) -> String {
         "checkpoint  {checkpoint} in {}",
         view.checkpoints_url
     ));
+    if let Some(trouble) = &view.store_fails {
+        let first = trouble.lines().next().unwrap_or_default();
+        lines.push(format!("store       {first}"));
+    }
     if !view.commands.is_empty() {
         let mut table = Table::new(["command", "what", "state"]);
         for record in &view.commands {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,15 +18,16 @@ use crate::coordinator::message::Message;
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::state::Millis;
-use crate::store::checkpoint::{Checkpoints, Published};
+use crate::store::checkpoint::Checkpoints;
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
+use crate::store::persistence::Persistence;
 use crate::store::retention::Retention;
 use crate::store::{Store, epoch, layout};
 use crate::telemetry::{Evaluation, StepMetrics};
 
 /// Checkpoints that may wait for their publication.
-const PUBLISH_MAX: usize = 4;
+const PUBLISH_MAX: usize = 64;
 /// How often metrics go to the store.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -41,9 +42,11 @@ pub(super) struct Archive {
     last_generation: Generation,
     /// The newest step whose line is in the store.
     stored_step: Step,
-    /// Checkpoints whose step's line has not come yet.
+    /// Checkpoints whose step's line is not in the store yet.
     early: Vec<CheckpointManifest>,
     flushed_at: Millis,
+    core: mpsc::Sender<Message>,
+    patience: Duration,
     publish: mpsc::Sender<CheckpointManifest>,
     publisher: JoinHandle<Result<()>>,
 }
@@ -95,7 +98,7 @@ impl Lines {
         self.text = kept;
     }
 
-    async fn flush(&mut self, store: &Store) -> Result<()> {
+    async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
         if self.dirty {
             store
                 .put_large(self.key, Bytes::from(self.text.clone()))
@@ -123,9 +126,9 @@ impl Archive {
         let (last_step, last_generation) =
             last.map_or_else(Default::default, |last| (last.step, last.generation));
         let (publish, manifests) = mpsc::channel(PUBLISH_MAX);
-        let publisher = tokio::spawn(publish_all(claim.clone(), keep, manifests, core));
+        let publisher = tokio::spawn(publish_all(claim.clone(), keep, manifests, core.clone()));
         Ok(Self {
-            journal: Writer::new(store.clone(), claim.epoch),
+            journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
             epoch: claim.epoch,
             metrics,
@@ -135,6 +138,8 @@ impl Archive {
             stored_step: last_step,
             early: Vec::new(),
             flushed_at: Millis(0),
+            core,
+            patience: claim.patience,
             publish,
             publisher,
         })
@@ -146,13 +151,12 @@ impl Archive {
     }
 
     /// Takes out the steps after `step`, which are taken again.
-    pub(super) async fn cut(&mut self, step: Step) -> Result<()> {
+    pub(super) async fn cut(&mut self, step: Step) {
         self.metrics.cut(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
         self.early.clear();
-        self.evaluations.flush(&self.store).await?;
-        self.flush().await
+        self.flush().await;
     }
 
     /// Enters a step. One that a later generation took again replaces what was known of it and of
@@ -169,13 +173,8 @@ impl Archive {
         self.metrics.push(&serde_json::to_string(metrics)?);
         self.last_step = step;
         self.last_generation = metrics.generation;
-        let (due, early) = self
-            .early
-            .drain(..)
-            .partition(|manifest| manifest.step <= step);
-        self.early = early;
-        for manifest in due {
-            self.publish(manifest).await?;
+        if self.early.iter().any(|manifest| manifest.step == step) {
+            self.flush().await;
         }
         Ok(true)
     }
@@ -188,7 +187,10 @@ impl Archive {
             })
         });
         self.evaluations.push(&serde_json::to_string(evaluation)?);
-        self.evaluations.flush(&self.store).await
+        if let Err(error) = self.evaluations.flush(&self.store).await {
+            self.tell(&error);
+        }
+        Ok(())
     }
 
     pub(super) async fn journal(&mut self, entry: &Entry) -> Result<()> {
@@ -197,49 +199,75 @@ impl Archive {
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
     /// it must find no gap.
-    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) -> Result<()> {
-        if manifest.step > self.last_step {
-            self.early.push(manifest);
-            return Ok(());
+    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) {
+        let is_due = manifest.step <= self.last_step;
+        self.early.push(manifest);
+        if is_due {
+            self.flush().await;
         }
-        self.flush().await?;
-        self.publish
-            .send(manifest)
-            .await
-            .context("the publisher has ended")
     }
 
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
-            self.expect_newest().await?;
-            self.flush().await?;
+            // A coordinator that was taken over writes nothing over its successor's records.
+            match epoch::is_newest(&self.store, self.epoch).await {
+                Ok(true) => self.flush().await,
+                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
+                Err(error) => self.tell(&error),
+            }
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<()> {
+    /// Brings the lines into the store, and then the checkpoints that waited for them. What the
+    /// store does not take stays in memory for the next time.
+    async fn flush(&mut self) {
+        if let Err(error) = self.try_flush().await {
+            self.tell(&error);
+        }
+    }
+
+    async fn try_flush(&mut self) -> Result<(), StoreError> {
+        self.evaluations.flush(&self.store).await?;
         self.metrics.flush(&self.store).await?;
         self.stored_step = self.last_step;
+        let stored = self.stored_step;
+        for manifest in self
+            .early
+            .extract_if(.., |manifest| manifest.step <= stored)
+        {
+            let step = manifest.step;
+            if self.publish.try_send(manifest).is_err() {
+                warn!(%step, "too many checkpoints wait to be published; this one is given up");
+            }
+        }
         Ok(())
     }
 
-    /// A coordinator that was taken over writes nothing over its successor's records.
-    async fn expect_newest(&self) -> Result<()> {
-        if epoch::is_newest(&self.store, self.epoch).await? {
-            return Ok(());
-        }
-        Err(Fenced { ours: self.epoch }.into())
+    fn tell(&self, error: &StoreError) {
+        let error = format!("the metrics cannot be stored: {error}");
+        // A core that is so busy hears of it the next time.
+        let _ = self.core.try_send(Message::StoreFails { error });
     }
 
-    /// Waits for the last publications and writes the last lines.
+    /// Writes the last lines and waits for the last publications.
     pub(super) async fn close(mut self) -> Result<()> {
-        drop(self.publish);
-        let published = self.publisher.await.context("the publisher broke")?;
-        if epoch::is_newest(&self.store, self.epoch).await? {
-            self.metrics.flush(&self.store).await?;
+        let mut persistence = Persistence::new(self.patience);
+        loop {
+            let flushed = match epoch::is_newest(&self.store, self.epoch).await {
+                Ok(true) => self.try_flush().await,
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            };
+            let Err(error) = flushed else { break };
+            let trouble = format!("the last metrics cannot be stored: {error}");
+            if !persistence.goes_on(&trouble).await {
+                bail!(trouble);
+            }
         }
-        published
+        drop(self.publish);
+        self.publisher.await.context("the publisher broke")?
     }
 }
 
@@ -263,18 +291,25 @@ async fn publish_all(
         manifest.epoch = claim.epoch;
         manifest.parent.clone_from(&claim.parent);
         let step = manifest.step;
-        let published = match checkpoints.publish(&manifest).await {
-            // By an earlier lead that was lost right after: it is whole, and of the same rows.
-            Err(CheckpointError::AlreadyPublished { .. }) => Ok(Published::Already),
-            published => published,
-        };
-        if let Err(error) = published {
-            let error = format!("checkpoint {step} cannot be published: {error}");
-            // The core may have ended; the error is then this task's result.
-            let _ = core.try_send(Message::Broken {
-                error: error.clone(),
-            });
-            anyhow::bail!(error);
+        let mut persistence = Persistence::new(claim.patience);
+        loop {
+            let error = match checkpoints.publish(&manifest).await {
+                // That of an earlier lead that was lost right after is whole, and of the same rows.
+                Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
+                Err(error) => error,
+            };
+            let may_pass = matches!(error, CheckpointError::Store(_));
+            let trouble = format!("checkpoint {step} cannot be published: {error}");
+            // The core may have ended; the error is then this task's result, if it stays.
+            if may_pass {
+                let error = trouble.clone();
+                let _ = core.try_send(Message::StoreFails { error });
+            }
+            if !may_pass || !persistence.goes_on(&trouble).await {
+                let error = trouble.clone();
+                let _ = core.try_send(Message::Broken { error });
+                bail!(trouble);
+            }
         }
         info!(%step, reason = ?manifest.reason, "checkpoint published");
         let _ = core.try_send(Message::Published { step });

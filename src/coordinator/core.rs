@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::config::RunConfig;
+use crate::coordinator::Ending;
 use crate::coordinator::archive::Archive;
 use crate::coordinator::claim::{Claim, Resume};
 use crate::coordinator::journal::Fenced;
@@ -16,8 +17,9 @@ use crate::ids::{Generation, Rank};
 use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Origin, Placement, Position};
 use crate::run::schedule::Schedule;
-use crate::run::state::{Limits, Millis, Past, Rules, RunState};
+use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
 use crate::store::layout;
+use crate::store::persistence::Persistence;
 use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
@@ -125,6 +127,9 @@ impl Core {
                 Event::CommandAsked { kind }
             }
             Message::Broken { error } => Event::Broken { error },
+            Message::StoreFails { error } => Event::StoreFails { error },
+            Message::Warned { reason } => Event::Warned { reason },
+            Message::OutOfTime => Event::OutOfTime,
             Message::Published { step } => {
                 for member in self.orders.keys().copied().collect::<Vec<_>>() {
                     self.order(member, Order::Published { step });
@@ -215,12 +220,15 @@ impl Core {
             }
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
-                    self.archive.publish(*manifest).await?;
+                    self.archive.publish(*manifest).await;
                 } else {
                     warn!(step = %manifest.step, "a checkpoint of a state that is no more");
                 }
                 return Ok(None);
             }
+            Report::NotStored { step, error } => Event::StoreFails {
+                error: format!("checkpoint {step} cannot be stored: {error}"),
+            },
             Report::Outcome { id, stage } => Event::CommandOutcome { id, stage },
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {
@@ -320,7 +328,7 @@ impl Core {
         if from_store && leads {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
-            self.archive.cut(step).await?;
+            self.archive.cut(step).await;
             self.last_step = None;
         }
         let own = self.resume.from.as_ref().filter(|_| !self.resume.branch);
@@ -344,11 +352,15 @@ impl Core {
     fn find_resume(&self) {
         let (claim, messages) = (self.claim.clone(), self.messages.clone());
         tokio::spawn(async move {
-            let message = match claim.resume().await {
-                Ok(resume) => Message::Restorable(resume),
-                Err(error) => Message::Broken {
-                    error: crate::diagnosis::describe(&error),
-                },
+            let mut persistence = Persistence::new(claim.patience);
+            let message = loop {
+                let error = match claim.resume().await {
+                    Ok(resume) => break Message::Restorable(resume),
+                    Err(error) => crate::diagnosis::describe(&error),
+                };
+                if !persistence.goes_on(&error).await {
+                    break Message::Broken { error };
+                }
             };
             // The core may have ended.
             let _ = messages.send(message).await;
@@ -383,6 +395,15 @@ impl Core {
             checkpoints_url: self.checkpoints_url.clone(),
             ..StatusView::new(&self.config.name, self.claim.epoch, &self.state)
         });
+    }
+
+    /// How a run ended that did not fail.
+    pub(super) fn ending(&self) -> Ending {
+        if self.state.stage == Stage::Stopped && self.state.is_interrupted() {
+            Ending::Interrupted
+        } else {
+            Ending::Over
+        }
     }
 
     /// Files what is left; called once, after the run is over.

@@ -136,6 +136,10 @@ pub enum Event {
     Broken {
         error: String,
     },
+    /// The store does not take what it should, for now.
+    StoreFails {
+        error: String,
+    },
     /// The member took its last step and its uploads are done.
     RankFinished {
         member: MemberId,
@@ -147,6 +151,12 @@ pub enum Event {
         member: MemberId,
         reason: String,
     },
+    /// So will the coordinator's.
+    Warned {
+        reason: String,
+    },
+    /// The time that it has for leaving is over.
+    OutOfTime,
     Tick,
 }
 

@@ -19,10 +19,12 @@ use crate::run::event::{
 };
 use crate::run::schedule::Schedule;
 use crate::run::standing::{Beat, Standing};
+use crate::run::state::leaving::Farewell;
 use crate::run::state::liveness::Pace;
 
 mod commands;
 mod joining;
+mod leaving;
 mod liveness;
 mod membership;
 mod takeover;
@@ -199,6 +201,8 @@ pub struct RunState {
     pub position: Option<Position>,
     pub commands: BTreeMap<CommandId, CommandRecord>,
     pub last_checkpoint: Option<Step>,
+    /// What the store fails at, until it takes a checkpoint again.
+    pub store_fails: Option<String>,
     /// The lineage of the state that training goes on from, where there is one.
     pub lineage: Option<Lineage>,
     now: Millis,
@@ -218,6 +222,7 @@ pub struct RunState {
     /// Why the lead was asked to end the generation, once it was.
     regrouping: Option<String>,
     pace: Pace,
+    farewell: Farewell,
     /// Generations in a row that ended without a step.
     fruitless: u32,
 }
@@ -246,6 +251,7 @@ impl RunState {
             position: None,
             commands: BTreeMap::new(),
             last_checkpoint: None,
+            store_fails: None,
             lineage: None,
             now,
             next_member: MemberId::first_of(epoch).0,
@@ -260,6 +266,7 @@ impl RunState {
             adoption: None,
             regrouping: None,
             pace: Pace::default(),
+            farewell: Farewell::default(),
             fruitless: 0,
         };
         for record in &past.commands {
@@ -299,6 +306,10 @@ impl RunState {
             Event::CheckpointPublished { step } => {
                 self.last_checkpoint = Some(step);
                 self.checkpoint_since = now;
+                if self.store_fails.take().is_some() {
+                    let reason = format!("the store works again: it has checkpoint {step}");
+                    effects.push(Effect::Note { reason });
+                }
                 if self.restorable != Restorable::Unknown && !self.stage.has_generation() {
                     self.restorable = Restorable::Unknown;
                 }
@@ -314,16 +325,21 @@ impl RunState {
                 self.fail(&format!("{name}: {error}"), &mut effects);
             }
             Event::Broken { error } => self.fail(&error, &mut effects),
+            Event::StoreFails { error } => {
+                if self.store_fails.is_none() {
+                    let reason = format!("the run goes on, but {error}");
+                    effects.push(Effect::Note { reason });
+                }
+                self.store_fails = Some(error);
+            }
             Event::RankFinished {
                 member,
                 generation,
                 stopped,
             } => self.finish(member, generation, stopped, &mut effects),
-            Event::Leaving { member, reason } => {
-                if let Some(leaving) = self.members.get_mut(&member) {
-                    leaving.leaving = Some(reason);
-                }
-            }
+            Event::Leaving { member, reason } => self.member_warned(member, reason),
+            Event::Warned { reason } => self.warned(&reason, &mut effects),
+            Event::OutOfTime => self.out_of_time(&mut effects),
             Event::Tick => self.tick(&mut effects),
         }
         self.settle(&mut effects);

@@ -107,6 +107,11 @@ pub enum Report {
     Evaluation(Evaluation),
     /// Its files are stored.
     Checkpoint(Box<CheckpointManifest>),
+    /// They cannot be, for now.
+    NotStored {
+        step: Step,
+        error: String,
+    },
     Outcome {
         id: CommandId,
         stage: CommandStage,

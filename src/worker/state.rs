@@ -27,6 +27,8 @@ pub struct Limits {
     pub retry: Duration,
     /// How long a rank goes on without a coordinator.
     pub orphan: Duration,
+    /// How long it may take to leave, once it was warned.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             beat: Duration::from_secs(1),
             retry: Duration::from_millis(500),
             orphan: Duration::from_mins(10),
+            grace: Duration::from_mins(5),
         }
     }
 }
@@ -99,6 +102,10 @@ pub enum Exit {
     Restart {
         reason: String,
     },
+    /// Its machine is taken away.
+    Left {
+        reason: String,
+    },
     Failed {
         error: String,
     },
@@ -132,8 +139,8 @@ pub struct RankState {
     newest_step: Step,
     /// Checkpoints that are stored and not known to be published.
     unpublished: Vec<CheckpointManifest>,
-    /// The scheduler's warning.
-    leaving: Option<String>,
+    /// The scheduler's warning, and when it came.
+    leaving: Option<(String, Millis)>,
     beat_at: Millis,
     is_over: bool,
 }
@@ -158,9 +165,10 @@ impl RankState {
         }
     }
 
-    /// How long to go on without a coordinator from now on.
-    pub fn set_orphan_limit(&mut self, limit: Duration) {
-        self.limits.orphan = limit;
+    /// How long to go on without a coordinator from now on, and how long leaving may take.
+    pub fn set_limits(&mut self, orphan: Duration, grace: Duration) {
+        self.limits.orphan = orphan;
+        self.limits.grace = grace;
     }
 
     pub fn introduction(&self) -> Introduction {
@@ -226,8 +234,12 @@ impl RankState {
                 self.exit(Exit::Failed { error }, &mut effects);
             }
             Event::Warned { reason } => {
-                self.leaving = Some(reason.clone());
-                self.report(Report::Leaving { reason }, &mut effects);
+                if self.member.is_none() {
+                    self.exit(Exit::Left { reason }, &mut effects);
+                } else if self.leaving.is_none() {
+                    self.leaving = Some((reason.clone(), now));
+                    self.report(Report::Leaving { reason }, &mut effects);
+                }
             }
             Event::Tick { beat } => self.tick(beat, now, &mut effects),
         }
@@ -263,7 +275,7 @@ impl RankState {
             let report = Report::Checkpoint(Box::new(manifest.clone()));
             effects.push(Effect::Report(report));
         }
-        if let Some(reason) = self.leaving.clone() {
+        if let Some((reason, _)) = self.leaving.clone() {
             effects.push(Effect::Report(Report::Leaving { reason }));
         }
         if let Attachment::Finished(seat) = self.attachment {
@@ -343,7 +355,10 @@ impl RankState {
                 effects.push(Effect::Compute(Inbox::Published(step)));
             }
             Order::Dismiss { reason, restart } => {
-                let exit = if restart {
+                let is_done = matches!(self.attachment, Attachment::Finished(_));
+                let exit = if self.leaving.is_some() && !is_done {
+                    Exit::Left { reason }
+                } else if restart {
                     Exit::Restart { reason }
                 } else {
                     Exit::Dismissed { reason }
@@ -407,6 +422,9 @@ impl RankState {
                 self.unpublished.push((*manifest).clone());
                 self.report(Report::Checkpoint(manifest), effects);
             }
+            Outbox::NotStored { step, error } => {
+                self.report(Report::NotStored { step, error }, effects);
+            }
             Outbox::Outcome { command, stage } => self.outcome(command, stage, effects),
             Outbox::Ended {
                 seat,
@@ -449,6 +467,13 @@ impl RankState {
         if self.link == Link::Up && now.since(self.beat_at) >= self.limits.beat {
             self.beat_at = now;
             effects.push(Effect::Report(Report::Beat(beat)));
+        }
+        if let Some((reason, since)) = &self.leaving
+            && now.since(*since) >= self.limits.grace
+        {
+            let reason = format!("{reason}, and the time to leave in is over");
+            self.exit(Exit::Left { reason }, effects);
+            return;
         }
         if self
             .orphan_since

@@ -13,10 +13,13 @@
 mod bits;
 mod branch;
 mod by_hand;
+mod chaos;
 mod damage;
 mod decay;
 mod inspect;
+mod leaving;
 mod operate;
+mod outage;
 mod recovery;
 mod refusals;
 mod resume;

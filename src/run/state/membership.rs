@@ -165,6 +165,7 @@ impl RunState {
         }
         self.checkpoint_since = now;
         self.restorable = Restorable::Unknown;
+        self.taken_up();
         let (stage, verb) = if standing.paused {
             (Stage::Paused, "is paused")
         } else {
@@ -183,11 +184,14 @@ impl RunState {
         if self.lineage.is_none() || self.members.values().any(|member| self.holds(member)) {
             self.stateless_since = now;
         }
+        self.release_leaving(effects);
         if self.stage != Stage::Gathering {
             self.regroup(effects);
             return;
         }
-        self.release_leaving(effects);
+        if self.end_deserted(effects) {
+            return;
+        }
         let letting_go = self
             .members
             .iter()
@@ -199,7 +203,7 @@ impl RunState {
         }
         let have = self.candidates().count() as u32;
         if self.candidates().any(|(_, member)| self.holds(member)) {
-            if have >= self.rules.min_ranks {
+            if have >= self.rules.min_ranks || self.only_leaving_hold() {
                 self.assign(Origin::Ranks, effects);
             } else {
                 let least = self.rules.min_ranks;
@@ -255,20 +259,21 @@ impl RunState {
         }
     }
 
-    /// Those that could take a seat.
-    fn candidates(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+    /// Those that could take a seat. One that has to leave takes one only for a checkpoint of the
+    /// state that nobody else holds.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        let last = self.only_leaving_hold();
         self.members
             .iter()
-            .filter(|(_, member)| {
-                member.place == Place::Idle
-                    && member.since.lost.is_none()
-                    && member.leaving.is_none()
+            .filter(move |(_, member)| {
+                let stays = member.leaving.is_none() || (last && self.holds(member));
+                member.place == Place::Idle && member.since.lost.is_none() && stays
             })
             .map(|(&id, member)| (id, member))
     }
 
     /// Whether a member holds the state of the lineage.
-    fn holds(&self, member: &Member) -> bool {
+    pub(super) fn holds(&self, member: &Member) -> bool {
         let lineage = self.lineage.map(|lineage| lineage.generation);
         lineage.is_some() && member.standing.map(|standing| standing.lineage) == lineage
     }
@@ -366,11 +371,8 @@ impl RunState {
         let window = self.rules.limits.join_window;
         let waiting: Vec<MemberId> = self.candidates().map(|(id, _)| id).collect();
         let newest = waiting.iter().map(|id| self.members[id].since.place).max();
-        let leaving = self
-            .seated()
-            .find_map(|(id, member)| Some((id, member.leaving.clone()?)));
-        let reason = if let Some((id, why)) = leaving {
-            format!("{} leaves: {why}", self.name(id))
+        let reason = if let Some(reason) = self.leave_taking(effects) {
+            reason
         } else if world < self.rules.ranks && newest.is_some_and(|at| now.since(at) >= window) {
             format!("{} more join", waiting.len())
         } else {
@@ -387,25 +389,5 @@ impl RunState {
             generation: self.generation,
         });
         self.regrouping = Some(reason);
-    }
-
-    /// Lets those go that have to leave and hold no seat any more.
-    fn release_leaving(&mut self, effects: &mut Vec<Effect>) {
-        let free: Vec<MemberId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| {
-                member.leaving.is_some() && matches!(member.place, Place::Idle | Place::Opening)
-            })
-            .map(|(&id, _)| id)
-            .collect();
-        for id in free {
-            let member = self.members.remove(&id).expect("it was just found");
-            effects.push(Effect::Dismiss {
-                member: id,
-                reason: member.leaving.unwrap_or_default(),
-                restart: false,
-            });
-        }
     }
 }

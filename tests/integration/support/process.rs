@@ -154,6 +154,14 @@ impl Ended {
         self
     }
 
+    /// What it said, where it left because its machine is taken away.
+    #[track_caller]
+    pub fn interrupted(self) -> Self {
+        let code = self.status.code();
+        assert_eq!(code, Some(75), "{}\n{}", self.status, self.stderr);
+        self
+    }
+
     /// The error that it ended with: all of stderr from the last `error: ` on.
     #[track_caller]
     pub fn error(&self) -> &str {
