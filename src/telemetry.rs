@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::time::ChronoUtc;
 
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::command::CommandRecord;
+use crate::run::goodput::{Account, Recovery};
 use crate::run::schedule::PhaseKind;
 use crate::run::state::{Member, RunState, Stage};
 
@@ -107,6 +108,11 @@ pub struct StatusView {
     pub store_fails: Option<String>,
     pub checkpoints_url: String,
     pub commands: Vec<CommandRecord>,
+    /// Where the time went since the run began.
+    #[serde(default)]
+    pub account: Account,
+    #[serde(default)]
+    pub last_recovery: Option<Recovery>,
 }
 
 impl StatusView {
@@ -126,6 +132,8 @@ impl StatusView {
             store_fails: state.store_fails.clone(),
             checkpoints_url: String::new(),
             commands: state.commands.values().cloned().collect(),
+            account: Account::default(),
+            last_recovery: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::RunConfig;
 use crate::coordinator::claim;
 use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandStage};
+use crate::run::goodput::Cause;
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::StoreError;
@@ -219,6 +220,7 @@ fn describe(view: &StatusView) -> String {
             span(seconds)
         ));
     }
+    lines.extend(goodput(view));
     let checkpoint = view
         .last_checkpoint
         .map_or("none yet".to_owned(), |step| format!("step {step}"));
@@ -244,6 +246,28 @@ fn describe(view: &StatusView) -> String {
         lines.push(table.render());
     }
     lines.join("\n")
+}
+
+/// Where the time went, the longest first, and how the last recovery went.
+fn goodput(view: &StatusView) -> Vec<String> {
+    let total = view.account.total();
+    if total <= 0.0 {
+        return Vec::new();
+    }
+    let mut parts: Vec<(Cause, f64)> = view.account.seconds.clone().into_iter().collect();
+    parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let parts = parts
+        .iter()
+        .map(|(cause, seconds)| format!("{} {:.1} %", cause.words(), seconds / total * 100.0));
+    let mut lines = vec![format!(
+        "time        {}: {}",
+        span(total),
+        parts.collect::<Vec<_>>().join(", ")
+    )];
+    if let Some(recovery) = &view.last_recovery {
+        lines.push(format!("recovery    {}", recovery.describe()));
+    }
+    lines
 }
 
 /// Gives a command and waits until the ranks have applied it.

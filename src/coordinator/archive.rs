@@ -17,6 +17,7 @@ use crate::coordinator::journal::{Fenced, Writer};
 use crate::coordinator::message::Message;
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
+use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
 use crate::run::state::Millis;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::{CheckpointError, StoreError};
@@ -36,6 +37,8 @@ pub(super) struct Archive {
     epoch: Epoch,
     metrics: Lines,
     evaluations: Lines,
+    recoveries: Lines,
+    goodput: Goodput,
     journal: Writer,
     /// The newest step whose line is in `metrics`, and the generation that took it.
     last_step: Step,
@@ -120,6 +123,13 @@ impl Archive {
         store.put(layout::RUN_FILE, yaml.to_owned()).await?;
         let metrics = Lines::open(&store, layout::METRICS_FILE).await?;
         let evaluations = Lines::open(&store, layout::EVALUATIONS_FILE).await?;
+        let recoveries = Lines::open(&store, layout::RECOVERIES_FILE).await?;
+        let goodput = match store.get(layout::GOODPUT_FILE).await {
+            // What is lost with a torn one is a number for people.
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(StoreError::NotFound { .. }) => Goodput::default(),
+            Err(error) => return Err(error.into()),
+        };
         let last: Option<StepMetrics> = metrics
             .last()
             .and_then(|line| serde_json::from_str(line).ok());
@@ -133,6 +143,8 @@ impl Archive {
             epoch: claim.epoch,
             metrics,
             evaluations,
+            recoveries,
+            goodput,
             last_step,
             last_generation,
             stored_step: last_step,
@@ -152,11 +164,36 @@ impl Archive {
 
     /// Takes out the steps after `step`, which are taken again.
     pub(super) async fn cut(&mut self, step: Step) {
-        self.metrics.cut(step);
+        self.cut_metrics(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
         self.early.clear();
         self.flush().await;
+    }
+
+    fn cut_metrics(&mut self, step: Step) {
+        let lost = self.metrics.text.lines().rev();
+        for line in lost.take_while(|line| step_of(line).is_some_and(|found| found > step)) {
+            if let Ok(line) = serde_json::from_str::<StepMetrics>(line) {
+                let data = line.seconds * line.data_wait_fraction;
+                self.goodput.redo(line.seconds, data);
+            }
+        }
+        self.metrics.cut(step);
+    }
+
+    /// Enters what the run is at from now on.
+    pub(super) fn observe(&mut self, occupation: Occupation, now: Duration) {
+        self.goodput.observe(occupation, now);
+    }
+
+    pub(super) fn account(&self) -> Account {
+        self.goodput.account()
+    }
+
+    pub(super) fn recovery(&mut self, recovery: &Recovery) -> Result<()> {
+        self.recoveries.push(&serde_json::to_string(recovery)?);
+        Ok(())
     }
 
     /// Enters a step. One that a later generation took again replaces what was known of it and of
@@ -167,10 +204,12 @@ impl Archive {
             if metrics.generation <= self.last_generation {
                 return Ok(false);
             }
-            self.metrics.cut(Step(step.0.saturating_sub(1)));
+            self.cut_metrics(Step(step.0.saturating_sub(1)));
             self.stored_step = self.stored_step.min(Step(step.0.saturating_sub(1)));
         }
         self.metrics.push(&serde_json::to_string(metrics)?);
+        let data = metrics.seconds * metrics.data_wait_fraction;
+        self.goodput.step(metrics.seconds, data);
         self.last_step = step;
         self.last_generation = metrics.generation;
         if self.early.iter().any(|manifest| manifest.step == step) {
@@ -193,8 +232,29 @@ impl Archive {
         Ok(())
     }
 
+    /// Writes an entry down. Before a generation begins all that is known of earlier steps is
+    /// stored: ranks that get the state then hold no records of them.
     pub(super) async fn journal(&mut self, entry: &Entry) -> Result<()> {
+        if matches!(entry, Entry::Generation(_)) {
+            self.insist_on_flush().await?;
+        }
         self.journal.write(entry).await
+    }
+
+    async fn insist_on_flush(&mut self) -> Result<()> {
+        let mut persistence = Persistence::new(self.patience);
+        loop {
+            let flushed = match epoch::is_newest(&self.store, self.epoch).await {
+                Ok(true) => self.try_flush().await,
+                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
+                Err(error) => Err(error),
+            };
+            let Err(error) = flushed else { return Ok(()) };
+            let trouble = format!("the metrics cannot be stored: {error}");
+            if !persistence.goes_on(&trouble).await {
+                bail!(trouble);
+            }
+        }
     }
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
@@ -231,6 +291,9 @@ impl Archive {
     async fn try_flush(&mut self) -> Result<(), StoreError> {
         self.evaluations.flush(&self.store).await?;
         self.metrics.flush(&self.store).await?;
+        self.recoveries.flush(&self.store).await?;
+        let goodput = serde_json::to_vec(&self.goodput).expect("it is made of numbers");
+        self.store.put(layout::GOODPUT_FILE, goodput).await?;
         self.stored_step = self.last_step;
         let stored = self.stored_step;
         for manifest in self
@@ -253,19 +316,15 @@ impl Archive {
 
     /// Writes the last lines and waits for the last publications.
     pub(super) async fn close(mut self) -> Result<()> {
-        let mut persistence = Persistence::new(self.patience);
-        loop {
-            let flushed = match epoch::is_newest(&self.store, self.epoch).await {
-                Ok(true) => self.try_flush().await,
-                Ok(false) => Ok(()),
-                Err(error) => Err(error),
-            };
-            let Err(error) = flushed else { break };
-            let trouble = format!("the last metrics cannot be stored: {error}");
-            if !persistence.goes_on(&trouble).await {
-                bail!(trouble);
+        let flushed = self.insist_on_flush().await;
+        let is_fenced = |error: &anyhow::Error| error.is::<Fenced>();
+        flushed.or_else(|error| {
+            if is_fenced(&error) {
+                Ok(())
+            } else {
+                Err(error)
             }
-        }
+        })?;
         drop(self.publish);
         self.publisher.await.context("the publisher broke")?
     }

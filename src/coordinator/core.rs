@@ -16,6 +16,7 @@ use crate::coordinator::message::{ConnectionId, JoinAnswer, Message, Receipt, Re
 use crate::ids::{Generation, Rank};
 use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Origin, Placement, Position};
+use crate::run::goodput::Recovery;
 use crate::run::schedule::Schedule;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
 use crate::store::layout;
@@ -34,6 +35,7 @@ pub(super) struct Core {
     messages: mpsc::Sender<Message>,
     orders: BTreeMap<MemberId, (ConnectionId, mpsc::Sender<Order>)>,
     last_step: Option<StepMetrics>,
+    last_recovery: Option<Recovery>,
     status: watch::Sender<StatusView>,
 }
 
@@ -66,6 +68,7 @@ impl Core {
             messages,
             orders: BTreeMap::new(),
             last_step: None,
+            last_recovery: None,
             status,
             config,
         };
@@ -131,9 +134,7 @@ impl Core {
             Message::Warned { reason } => Event::Warned { reason },
             Message::OutOfTime => Event::OutOfTime,
             Message::Published { step } => {
-                for member in self.orders.keys().copied().collect::<Vec<_>>() {
-                    self.order(member, Order::Published { step });
-                }
+                self.order_all(&Order::Published { step });
                 Event::CheckpointPublished { step }
             }
             Message::Restorable(resume) => {
@@ -145,6 +146,8 @@ impl Core {
         // Thousands come a second; the next tick shows what they say.
         let is_beat = matches!(event, Event::Beat { .. });
         let effects = self.state.handle(event, now);
+        let since_start = Duration::from_millis(now.0);
+        self.archive.observe(self.state.occupation(), since_start);
         let ended = self.execute(effects, reply).await?;
         if !is_beat {
             self.show();
@@ -257,20 +260,7 @@ impl Core {
         let mut ended = None;
         for effect in effects {
             match effect {
-                Effect::Welcome { member } => {
-                    if let Some((connection, orders, answer)) = reply.join.take() {
-                        let welcome = Order::Welcome {
-                            member,
-                            epoch: self.claim.epoch,
-                            run_json: self.run_json.clone(),
-                            stored_step: self.archive.stored_step(),
-                        };
-                        self.orders.insert(member, (connection, orders));
-                        self.order(member, welcome);
-                        // A rank that hung up meanwhile is reported as having left.
-                        let _ = answer.send(Ok(member));
-                    }
-                }
+                Effect::Welcome { member } => self.welcome(member, &mut reply),
                 Effect::Refuse { reason } => {
                     if let Some((_, _, answer)) = reply.join.take() {
                         let _ = answer.send(Err(Refusal::Over(reason)));
@@ -302,6 +292,11 @@ impl Core {
                     reason,
                 } => self.order(member, Order::Abort { generation, reason }),
                 Effect::Journal { entry } => self.archive.journal(&entry).await?,
+                Effect::Recovered(recovery) => {
+                    info!("{}", recovery.describe());
+                    self.archive.recovery(&recovery)?;
+                    self.last_recovery = Some(recovery);
+                }
                 Effect::Restore => self.find_resume(),
                 Effect::Answer { record } => {
                     // Whoever gets the answer finds the command in the status.
@@ -320,6 +315,22 @@ impl Core {
             }
         }
         Ok(ended)
+    }
+
+    fn welcome(&mut self, member: MemberId, reply: &mut Replies) {
+        let Some((connection, orders, answer)) = reply.join.take() else {
+            return;
+        };
+        let welcome = Order::Welcome {
+            member,
+            epoch: self.claim.epoch,
+            run_json: self.run_json.clone(),
+            stored_step: self.archive.stored_step(),
+        };
+        self.orders.insert(member, (connection, orders));
+        self.order(member, welcome);
+        // A rank that hung up meanwhile is reported as having left.
+        let _ = answer.send(Ok(member));
     }
 
     async fn assign(&mut self, member: MemberId, placement: Placement) -> Result<()> {
@@ -367,6 +378,12 @@ impl Core {
         });
     }
 
+    fn order_all(&mut self, order: &Order) {
+        for member in self.orders.keys().copied().collect::<Vec<_>>() {
+            self.order(member, order.clone());
+        }
+    }
+
     /// Queues an order. A full queue means that the rank does not read: its connection is cut,
     /// which the state machine then sees as the rank having left.
     fn order(&mut self, member: MemberId, order: Order) {
@@ -388,6 +405,8 @@ impl Core {
         self.status.send_replace(StatusView {
             members: self.state.members.values().cloned().collect(),
             last_step: self.last_step.clone(),
+            account: self.archive.account(),
+            last_recovery: self.last_recovery.clone(),
             remaining_tokens: remaining,
             seconds_left: remaining
                 .filter(|_| speed > 0.0)

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
+use crate::run::goodput::Recovery;
 use crate::run::schedule::PhaseKind;
 use crate::run::standing::{Beat, Seat, Standing};
 
@@ -252,6 +253,8 @@ pub enum Effect {
     Journal {
         entry: Entry,
     },
+    /// The run goes on after a generation that ended.
+    Recovered(Recovery),
     /// Finds out what the store has to go on from; the answer is [`Event::Restorable`].
     Restore,
     /// The answer to the operator whose command was just handled.

@@ -17,16 +17,19 @@ use crate::run::command::{CommandKind, CommandRecord};
 use crate::run::event::{
     Effect, Entry, Event, GenerationRecord, Introduction, MemberId, Parting, Position,
 };
+use crate::run::goodput::Cause;
 use crate::run::schedule::Schedule;
 use crate::run::standing::{Beat, Standing};
 use crate::run::state::leaving::Farewell;
 use crate::run::state::liveness::Pace;
+use crate::run::state::recovering::Underway;
 
 mod commands;
 mod joining;
 mod leaving;
 mod liveness;
 mod membership;
+mod recovering;
 mod takeover;
 
 /// Milliseconds on the coordinator's monotonic clock.
@@ -223,6 +226,11 @@ pub struct RunState {
     regrouping: Option<String>,
     pace: Pace,
     farewell: Farewell,
+    underway: Option<Underway>,
+    /// What a generation that is yet to be formed waits for.
+    waits: Cause,
+    /// How long the rank was silent that was just found so.
+    silence: Duration,
     /// Generations in a row that ended without a step.
     fruitless: u32,
 }
@@ -267,6 +275,9 @@ impl RunState {
             regrouping: None,
             pace: Pace::default(),
             farewell: Farewell::default(),
+            underway: None,
+            waits: Cause::Recovering,
+            silence: Duration::ZERO,
             fruitless: 0,
         };
         for record in &past.commands {
@@ -302,6 +313,7 @@ impl RunState {
                 self.position = Some(position);
                 self.fruitless = 0;
                 self.pace.enter(seconds);
+                self.recovery_ends(&mut effects);
             }
             Event::CheckpointPublished { step } => {
                 self.last_checkpoint = Some(step);

@@ -268,7 +268,7 @@ impl RankState {
     /// Tells a coordinator, new or back again, what it may have missed.
     fn welcomed(&mut self, stored_step: Step, effects: &mut Vec<Effect>) {
         self.forget(stored_step);
-        if self.leads() {
+        if self.leads() || self.attachment == Attachment::Idle {
             self.tell_records(effects);
         }
         for manifest in &self.unpublished {
@@ -378,6 +378,9 @@ impl RankState {
             Outbox::Idle { parting, standing } => {
                 self.attachment = Attachment::Idle;
                 self.standing = standing;
+                // It may be the only one that took the last step. Others get its state, not its
+                // records.
+                self.tell_records(effects);
                 self.idle(parting, effects);
             }
             Outbox::RendezvousReady {

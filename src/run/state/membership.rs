@@ -6,6 +6,7 @@ use crate::ids::{Generation, Rank, Step};
 use crate::run::event::{
     Effect, Entry, GenerationRecord, MemberId, MemberRecord, Origin, Parting, Placement,
 };
+use crate::run::goodput::Cause;
 use crate::run::standing::{Seat, Standing};
 use crate::run::state::{Lineage, Member, Place, Restorable, RunState, Stage};
 
@@ -56,6 +57,7 @@ impl RunState {
         }
         let generation = self.generation;
         self.regrouping = None;
+        self.recovery_begins(&reason);
         let mut lost = Vec::new();
         for (&id, member) in &mut self.members {
             if member.rank.take().is_none() {
@@ -101,6 +103,9 @@ impl RunState {
             Some(_) => self.rules.limits.rejoin_closed,
             None => self.rules.limits.rejoin,
         };
+        if member.since.lost.is_none() {
+            self.silence = self.now.since(member.since.beat.min(member.since.ticked));
+        }
         if member.rank.is_some() && self.stage.has_generation() {
             // A rank that had finished left nothing undone.
             let finished = member.place == Place::Finished && member.rank != Some(Rank(0));
@@ -166,6 +171,7 @@ impl RunState {
         self.checkpoint_since = now;
         self.restorable = Restorable::Unknown;
         self.taken_up();
+        self.generation_trains();
         let (stage, verb) = if standing.paused {
             (Stage::Paused, "is paused")
         } else {
@@ -185,6 +191,7 @@ impl RunState {
             self.stateless_since = now;
         }
         self.release_leaving(effects);
+        self.waits = Cause::Recovering;
         if self.stage != Stage::Gathering {
             self.regroup(effects);
             return;
@@ -201,6 +208,7 @@ impl RunState {
             self.reason = format!("{name} has yet to let go of the last generation");
             return;
         }
+        self.all_have_let_go();
         let have = self.candidates().count() as u32;
         if self.candidates().any(|(_, member)| self.holds(member)) {
             if have >= self.rules.min_ranks || self.only_leaving_hold() {
@@ -241,9 +249,11 @@ impl RunState {
                 self.fail(&error, effects);
             }
             _ if have < want => {
+                self.waits = Cause::Ranks;
                 self.reason = format!("waiting for {want} ranks to join, {have} are here");
             }
             _ => {
+                self.waits = Cause::Store;
                 "looking for the newest checkpoint that verifies".clone_into(&mut self.reason);
             }
         }
@@ -255,6 +265,7 @@ impl RunState {
         if now.since(self.stage_since) > limit {
             self.fail(&format!("{what}, for {} s", limit.as_secs()), effects);
         } else {
+            self.waits = Cause::Ranks;
             self.reason = format!("{what}: waiting for more");
         }
     }
@@ -282,6 +293,7 @@ impl RunState {
     fn assign(&mut self, origin: Origin, effects: &mut Vec<Effect>) {
         let now = self.now;
         self.generation = Generation(self.generation.0 + 1);
+        self.seats_are_given(origin);
         let generation = self.generation;
         if let (Origin::Store, Restorable::Known(step)) = (origin, self.restorable) {
             self.lineage = Some(Lineage {

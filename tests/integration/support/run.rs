@@ -22,6 +22,7 @@ use cohort::prepare;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
 use cohort::run::event::{Entry, GenerationRecord};
+use cohort::run::goodput::Recovery;
 use cohort::store::checkpoint::Checkpoints;
 use cohort::store::manifest::CheckpointManifest;
 use cohort::store::settings::StoreSettings;
@@ -379,6 +380,13 @@ impl Run {
             _ => None,
         };
         entries.map(entry).filter_map(generation).collect()
+    }
+
+    /// How the run went on after each generation that ended.
+    pub fn recoveries(&self) -> Vec<Recovery> {
+        let lines = self.lines(layout::RECOVERIES_FILE);
+        let parse = |line: &String| serde_json::from_str(line).unwrap();
+        lines.iter().map(parse).collect()
     }
 
     /// Kills the process of `cohort train` by SIGKILL and sees every rank end by itself. The step

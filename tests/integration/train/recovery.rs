@@ -1,12 +1,17 @@
 //! Ranks and coordinators are killed and stopped while a run trains, and the run goes on.
 
+use std::collections::BTreeSet;
+use std::thread::sleep;
+use std::time::Duration;
+
 use cohort::ids::{Generation, Rank};
+use cohort::run::goodput::Cause;
 use cohort::run::state::{Member, Place, Stage};
 use cohort::telemetry::{StatusView, StepMetrics};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::process::{Ended, Process, signal};
+use crate::support::process::{Ended, Process, poll, signal};
 use crate::support::run::{Run, assert_same_bits, assert_steps_are_whole, decay, stable};
 
 /// As between runs of different numbers of ranks, of which the steps after a fault have others.
@@ -120,6 +125,94 @@ fn a_killed_rank_is_replaced_without_a_checkpoint() {
     for record in &generations {
         assert_eq!(record.lineage, Generation(1), "no checkpoint was read");
     }
+    // A rank that was killed, and one that came in its place.
+    let recoveries = run.recoveries();
+    assert_eq!(recoveries.len() + 1, generations.len());
+    for recovery in &recoveries {
+        println!("{}: {}", recovery.reason, recovery.describe());
+        assert!(!recovery.from_store);
+        assert!(recovery.seconds() < 5.0);
+    }
+}
+
+/// What is shown is all the time there was, and the most of it was not lost.
+#[test]
+fn every_second_of_a_run_is_accounted_for() {
+    let run = Run::new(settings(2, 1_000_000_000));
+    let begun = Instant::now();
+    let mut life = run.start_training();
+    let first = run.await_step(&mut life, 3);
+    run.operate(&["pause"]).good();
+    sleep(Duration::from_secs(2));
+    run.operate(&["resume"]).good();
+    signal(working(&first)[1].process, "KILL");
+    run.await_status(&mut life, "all ranks are back", |view| {
+        view.generation > Generation(2) && step(view) > 0 && working(view).len() == 2
+    });
+    let coordinator = run.coordinator().unwrap();
+    signal(coordinator, "KILL");
+    let view = run.await_status(&mut life, "another coordinator", |view| {
+        view.stage == Stage::Training && run.coordinator() != Some(coordinator)
+    });
+    let at = step(&view);
+    let view = run.await_step(&mut life, at + 20);
+    let lasted = begun.elapsed().as_secs_f64();
+    println!("{:#?} of {lasted:.2} s", view.account);
+    let total = view.account.total();
+    // The first coordinator had to start, and the second one to be started.
+    assert!(total < lasted + 0.5 && total > lasted - 6.0, "{total} s");
+    for cause in [Cause::Useful, Cause::Starting, Cause::Recovering] {
+        assert!(view.account.seconds[&cause] > 0.0, "{cause:?}");
+    }
+    assert!(view.account.seconds[&Cause::Paused] > 1.5);
+    let said = run.operate(&["status"]).good().stdout;
+    assert!(said.contains("\ntime        "), "{said}");
+    life.signal("INT");
+    life.wait().good();
+}
+
+/// Ranks come and go while the run trains, and the losses are those of two ranks throughout.
+#[test]
+fn one_four_two_and_three_ranks_take_the_steps_of_two() {
+    let mut settings = settings(4, 1_000_000_000);
+    settings["timeouts"] = json!({"gather": "5s"});
+    let run = Run::new(settings);
+    let mut coordinator = run.start(&["coordinate", run.yaml().to_str().unwrap()]);
+    let url = poll("the coordinator's address", || {
+        let said = coordinator.stdout();
+        said.strip_suffix('\n').map(str::to_owned)
+    });
+    let work = |ranks: &str| run.start(&["work", "--coordinator", &url, "--ranks", ranks]);
+    let mut trains = |ranks: u32| {
+        let view = run.await_status(&mut coordinator, "so many ranks", |view| {
+            view.stage == Stage::Training && working(view).len() as u32 == ranks
+        });
+        let at = step(&view);
+        run.await_step(&mut coordinator, at + 20);
+    };
+    let one = work("1");
+    trains(1);
+    let two = work("2");
+    let three = work("1");
+    trains(4);
+    two.signal("TERM");
+    trains(2);
+    let four = work("1");
+    trains(3);
+    run.operate(&["stop"]).good();
+    coordinator.wait().good();
+    for ranks in [one, three, four] {
+        ranks.wait().good();
+    }
+    two.wait().interrupted();
+    let worlds: BTreeSet<u32> = run.metrics().iter().map(|line| line.ranks).collect();
+    assert_eq!(worlds, BTreeSet::from([1, 2, 3, 4]));
+    let tokens = run.metrics().last().unwrap().phase_tokens;
+    let mut fixed = self::settings(2, tokens);
+    fixed["phases"] = json!([stable(tokens)]);
+    let fixed = Run::new(fixed);
+    fixed.train();
+    assert_as_undisturbed(&run, &fixed);
 }
 
 /// On two ranks in one generation, so that not a bit is another one.
