@@ -20,6 +20,7 @@ mod inspect;
 mod leaving;
 mod operate;
 mod outage;
+mod partition;
 mod recovery;
 mod refusals;
 mod resume;

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -34,6 +35,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::support::namespace::Namespace;
 use crate::support::process::{Ended, Process, is_rank, poll};
 use crate::support::s3::S3Server;
 
@@ -121,6 +123,8 @@ pub struct Run {
     store: Store,
     environment: Vec<(String, String)>,
     processes: AtomicU32,
+    /// Where its processes are apart.
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// The settings that every test starts from: a model of two layers, five rows a step, which two
@@ -204,6 +208,7 @@ impl Run {
             store,
             environment: Vec::new(),
             processes: AtomicU32::new(0),
+            namespace: None,
         };
         run.write_yaml();
         run
@@ -217,6 +222,11 @@ impl Run {
         run.set_environment(server);
         run.write_yaml();
         run
+    }
+
+    /// Has the run's processes in a network of their own.
+    pub fn put_into(&mut self, namespace: &Arc<Namespace>) {
+        self.namespace = Some(Arc::clone(namespace));
     }
 
     /// Gives the run's processes the credentials of a server.
@@ -255,7 +265,7 @@ impl Run {
     /// What the program says where it refuses the run.
     #[track_caller]
     pub fn refused(&self, command: &str) -> String {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_cohort"))
+        let output = Command::new(env!("CARGO_BIN_EXE_cohort"))
             .arg(command)
             .arg(self.yaml())
             .output()
@@ -286,7 +296,14 @@ impl Run {
     pub fn start(&self, arguments: &[&str]) -> Process {
         let number = self.processes.fetch_add(1, Ordering::Relaxed);
         let output = self.folder.path().join(format!("process-{number}"));
-        Process::start(arguments, &self.environment, &output)
+        let program = env!("CARGO_BIN_EXE_cohort");
+        let mut command = match &self.namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        };
+        command.args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::spawn(command, &output)
     }
 
     pub fn start_training(&self) -> Process {
@@ -328,6 +345,10 @@ impl Run {
 
     /// What the live coordinator says; nothing where none lives.
     pub fn status(&self) -> Option<StatusView> {
+        if self.namespace.is_some() {
+            let said = self.operate(&["status", "--json"]);
+            return serde_json::from_str(&said.stdout).ok();
+        }
         wait_for(async {
             let address = claim::address(&self.store).await.ok()??;
             let mut client = wire::connect(&address.url).await.ok()?;
