@@ -95,6 +95,11 @@ pub struct HeldOutScore {
 pub struct StatusView {
     pub run: String,
     pub epoch: Epoch,
+    /// Where the coordinator runs, and its process.
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub process: u32,
     pub stage: Stage,
     pub reason: String,
     pub generation: Generation,
@@ -121,6 +126,8 @@ impl StatusView {
         Self {
             run: run.to_owned(),
             epoch,
+            host: String::new(),
+            process: std::process::id(),
             stage: state.stage.clone(),
             reason: state.reason.clone(),
             generation: state.generation,

@@ -108,7 +108,7 @@ pub(super) fn place(run: &str) -> Result<Place> {
     }
 }
 
-async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
+pub(super) async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
     let (url, place) = match locate(run)? {
         Located::Address(url) => (url.clone(), url),
         Located::Folder(found) => {
@@ -136,7 +136,7 @@ async fn is_run(store: &Store) -> Result<bool> {
     Ok(store.exists(crate::store::layout::RUN_FILE).await?)
 }
 
-async fn view(client: &mut CoordinatorClient<Channel>) -> Result<StatusView> {
+pub(super) async fn view(client: &mut CoordinatorClient<Channel>) -> Result<StatusView> {
     let reply = tokio::time::timeout(CALL_TIMEOUT, client.status(StatusRequest {}))
         .await
         .context("the coordinator does not answer")?

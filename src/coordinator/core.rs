@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use crate::config::RunConfig;
 use crate::coordinator::Ending;
 use crate::coordinator::archive::Archive;
-use crate::coordinator::claim::{Claim, Resume};
+use crate::coordinator::claim::{Claim, Resume, host_name};
 use crate::coordinator::journal::Fenced;
 use crate::coordinator::message::{ConnectionId, JoinAnswer, Message, Receipt, Refusal};
 use crate::ids::{Generation, Rank};
@@ -27,6 +27,7 @@ use crate::wire::{Assignment, Order, Report};
 pub(super) struct Core {
     config: RunConfig,
     run_json: String,
+    host: String,
     claim: Claim,
     resume: Resume,
     checkpoints_url: String,
@@ -60,6 +61,7 @@ impl Core {
         let (status, watched) = watch::channel(StatusView::new(&config.name, claim.epoch, &state));
         let core = Self {
             run_json,
+            host: host_name(),
             claim: claim.clone(),
             resume: Resume::default(),
             checkpoints_url: claim.store.url(layout::CHECKPOINTS_FOLDER),
@@ -412,6 +414,7 @@ impl Core {
                 .filter(|_| speed > 0.0)
                 .map(|tokens| tokens as f64 / speed),
             checkpoints_url: self.checkpoints_url.clone(),
+            host: self.host.clone(),
             ..StatusView::new(&self.config.name, self.claim.epoch, &self.state)
         });
     }

@@ -16,6 +16,7 @@ mod by_hand;
 mod chaos;
 mod damage;
 mod decay;
+mod drill;
 mod inspect;
 mod leaving;
 mod operate;
