@@ -135,6 +135,8 @@ pub struct RankState {
     member: Option<MemberId>,
     attachment: Attachment,
     standing: Option<Standing>,
+    /// How the last generation was left.
+    parting: Option<(Generation, Parting)>,
     records: VecDeque<Record>,
     newest_step: Step,
     /// Checkpoints that are stored and not known to be published.
@@ -156,6 +158,7 @@ impl RankState {
             member: None,
             attachment: Attachment::Opening,
             standing: None,
+            parting: None,
             records: VecDeque::new(),
             newest_step: Step(0),
             unpublished: Vec::new(),
@@ -278,6 +281,10 @@ impl RankState {
         if let Some((reason, _)) = self.leaving.clone() {
             effects.push(Effect::Report(Report::Leaving { reason }));
         }
+        if self.attachment == Attachment::Idle {
+            // The introduction may have been made before.
+            self.idle(effects);
+        }
         if let Attachment::Finished(seat) = self.attachment {
             let ended = self.standing.and_then(|standing| standing.ended);
             effects.push(Effect::Report(Report::Finished {
@@ -347,7 +354,8 @@ impl RankState {
                 {
                     self.attachment = Attachment::Idle;
                     let error = "the generation was given up after its last step".to_owned();
-                    self.idle(Some((seat.generation, Parting::Broken { error })), effects);
+                    self.parting = Some((seat.generation, Parting::Broken { error }));
+                    self.idle(effects);
                 }
             }
             Order::Published { step } => {
@@ -368,8 +376,8 @@ impl RankState {
         }
     }
 
-    fn idle(&self, parting: Option<(Generation, Parting)>, effects: &mut Vec<Effect>) {
-        let standing = self.standing;
+    fn idle(&self, effects: &mut Vec<Effect>) {
+        let (parting, standing) = (self.parting.clone(), self.standing);
         self.report(Report::Idle { parting, standing }, effects);
     }
 
@@ -378,10 +386,11 @@ impl RankState {
             Outbox::Idle { parting, standing } => {
                 self.attachment = Attachment::Idle;
                 self.standing = standing;
+                self.parting = parting;
                 // It may be the only one that took the last step. Others get its state, not its
                 // records.
                 self.tell_records(effects);
-                self.idle(parting, effects);
+                self.idle(effects);
             }
             Outbox::RendezvousReady {
                 generation,
@@ -494,3 +503,6 @@ impl RankState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
