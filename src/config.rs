@@ -218,6 +218,15 @@ pub struct Timeouts {
     #[serde(with = "humantime_serde")]
     #[garde(skip)]
     pub coordinator: Duration,
+    /// For the store to work again, while the run goes on without new checkpoints.
+    #[serde(with = "humantime_serde")]
+    #[garde(skip)]
+    pub store: Duration,
+    /// For a process to leave in order once a scheduler has said, by SIGTERM or SIGUSR1, that it
+    /// will take the machine away.
+    #[serde(with = "humantime_serde")]
+    #[garde(skip)]
+    pub grace: Duration,
 }
 
 impl Default for Timeouts {
@@ -226,6 +235,8 @@ impl Default for Timeouts {
             gather: Duration::from_mins(5),
             collective: Duration::from_mins(10),
             coordinator: Duration::from_mins(10),
+            store: Duration::from_hours(1),
+            grace: Duration::from_mins(5),
         }
     }
 }

@@ -16,12 +16,16 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// The child asks for another process in its place.
 pub const RESTART_CODE: u8 = 79;
 /// The child could not do what it was started for, and has said why.
 pub const FAILED_CODE: u8 = 1;
+/// The machine is taken away; the run goes on another time. The code by which a scheduler knows
+/// that a job wants to be queued again (`EX_TEMPFAIL` of sysexits.h).
+pub const INTERRUPTED_CODE: u8 = 75;
 
 /// How often a child says that it lives.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,7 +33,6 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The wait before the second start in a row; it doubles up to the limit.
 const BACK_OFF: Duration = Duration::from_millis(250);
-const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// A process that lived for so long begins a new row of starts.
 const SOUND: Duration = Duration::from_secs(5);
 
@@ -40,11 +43,16 @@ const AT: &str = "at ";
 pub struct Charge<'a> {
     /// For people.
     pub name: &'a str,
-    pub command: &'a (dyn Fn() -> BoxFuture<'a, Result<Command>> + Sync),
+    /// Gives the command, and is told whether an earlier child has died.
+    pub command: &'a (dyn Fn(bool) -> BoxFuture<'a, Result<Command>> + Sync),
     /// Starts in a row, each of a process that died soon, before it is given up.
     pub starts_max: u32,
+    /// The longest pause between two of them.
+    pub back_off_max: Duration,
     /// What the child says of itself.
     pub said: watch::Sender<Said>,
+    /// Cancelled when the machine is taken away: the child is told, and no other is started.
+    pub leave: CancellationToken,
 }
 
 /// What is known of a child.
@@ -63,15 +71,19 @@ pub enum Outcome {
     Failed,
     /// It died too often.
     GivenUp,
+    /// It left before the machine is taken away.
+    Left,
 }
 
 /// Runs a child until it ends in order, fails, or dies too often.
 pub async fn keep(charge: Charge<'_>) -> Result<Outcome> {
     let Charge { name, .. } = charge;
     let mut starts = 0;
+    let mut again = false;
     loop {
         let born = Instant::now();
-        let status = run_once(&charge).await?;
+        let status = run_once(&charge, again).await?;
+        again = true;
         charge.said.send_replace(Said::default());
         let code = status.code();
         if code == Some(0) {
@@ -79,6 +91,9 @@ pub async fn keep(charge: Charge<'_>) -> Result<Outcome> {
         }
         if code == Some(i32::from(FAILED_CODE)) {
             return Ok(Outcome::Failed);
+        }
+        if code == Some(i32::from(INTERRUPTED_CODE)) || charge.leave.is_cancelled() {
+            return Ok(Outcome::Left);
         }
         starts = if born.elapsed() >= SOUND {
             1
@@ -95,14 +110,17 @@ pub async fn keep(charge: Charge<'_>) -> Result<Outcome> {
             warn!("{name} died and starts anew: {status}");
         }
         if starts > 1 {
-            sleep(BACK_OFF_MAX.min(BACK_OFF * (1 << (starts - 2).min(16)))).await;
+            let pause = BACK_OFF * (1 << (starts - 2).min(16));
+            let pause = sleep(pause.min(charge.back_off_max));
+            // One that leaves is waited for no longer.
+            let _ = charge.leave.run_until_cancelled(pause).await;
         }
     }
 }
 
-async fn run_once(charge: &Charge<'_>) -> Result<ExitStatus> {
+async fn run_once(charge: &Charge<'_>, again: bool) -> Result<ExitStatus> {
     let Charge { name, said, .. } = charge;
-    let mut child = (charge.command)()
+    let mut child = (charge.command)(again)
         .await?
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -114,7 +132,16 @@ async fn run_once(charge: &Charge<'_>) -> Result<ExitStatus> {
     let stdin = child.stdin.take();
     let stdout = child.stdout.take().context("the child's output is piped")?;
     said.send_modify(|said| said.process = child.id());
-    let status = watch_over(&mut child, BufReader::new(stdout).lines(), charge).await?;
+    let watching = tokio::spawn({
+        let (leave, said) = (charge.leave.clone(), said.subscribe());
+        async move {
+            leave.cancelled().await;
+            signal(&said.borrow(), Signal::TERM);
+        }
+    });
+    let status = watch_over(&mut child, BufReader::new(stdout).lines(), charge).await;
+    watching.abort();
+    let status = status?;
     drop(stdin);
     Ok(status)
 }

@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::time::ChronoUtc;
 
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::command::CommandRecord;
+use crate::run::goodput::{Account, Recovery};
 use crate::run::schedule::PhaseKind;
 use crate::run::spike::{Spike, SpikeKind};
 use crate::run::state::{Member, RunState, Stage};
@@ -113,6 +114,11 @@ pub struct HeldOutScore {
 pub struct StatusView {
     pub run: String,
     pub epoch: Epoch,
+    /// Where the coordinator runs, and its process.
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub process: u32,
     pub stage: Stage,
     pub reason: String,
     pub generation: Generation,
@@ -121,10 +127,18 @@ pub struct StatusView {
     pub remaining_tokens: Option<u64>,
     pub seconds_left: Option<f64>,
     pub last_checkpoint: Option<Step>,
+    /// What the store fails at.
+    #[serde(default)]
+    pub store_fails: Option<String>,
     pub checkpoints_url: String,
     pub commands: Vec<CommandRecord>,
     /// Steps that were skipped, gone back from, or only told, oldest first.
     pub spikes: Vec<Spike>,
+    /// Where the time went since the run began.
+    #[serde(default)]
+    pub account: Account,
+    #[serde(default)]
+    pub last_recovery: Option<Recovery>,
 }
 
 impl StatusView {
@@ -133,6 +147,8 @@ impl StatusView {
         Self {
             run: run.to_owned(),
             epoch,
+            host: String::new(),
+            process: std::process::id(),
             stage: state.stage.clone(),
             reason: state.reason.clone(),
             generation: state.generation,
@@ -141,9 +157,12 @@ impl StatusView {
             remaining_tokens: None,
             seconds_left: None,
             last_checkpoint: state.last_checkpoint,
+            store_fails: state.store_fails.clone(),
             checkpoints_url: String::new(),
             commands: state.commands.values().cloned().collect(),
             spikes: state.spikes.clone(),
+            account: Account::default(),
+            last_recovery: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::cli::ledger::withdraw::withdraw;
 use crate::diagnosis;
@@ -16,6 +16,7 @@ use crate::supervisor;
 use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
+mod chaos;
 mod cleaning;
 mod corpus;
 mod display;
@@ -26,6 +27,7 @@ mod operate;
 mod plan;
 mod prepare;
 mod quickstart;
+mod signals;
 mod table;
 mod tokenizer;
 mod train;
@@ -82,6 +84,9 @@ enum Subcommands {
         /// Watched by the process that started it, which prints the result.
         #[arg(long, hide = true)]
         managed: bool,
+        /// In place of one that died.
+        #[arg(long, hide = true)]
+        again: bool,
     },
     /// Run ranks for a coordinator.
     Work(WorkArguments),
@@ -142,6 +147,8 @@ enum Subcommands {
         #[arg(long)]
         output: Option<PathBuf>,
     },
+    /// Kill, stop and cut off processes of a run on a schedule, and see how it goes on: a drill.
+    Chaos(chaos::ChaosArguments),
     /// Fill the `[MASK]` tokens of a text.
     FillMask {
         /// A checkpoint's folder, or any Hugging Face folder of a ModernBERT.
@@ -195,7 +202,8 @@ struct RunArgument {
     run: String,
 }
 
-/// Parses the command line, runs it and gives the exit code: 0, 1 for a failure, 2 for bad usage.
+/// Parses the command line, runs it and gives the exit code: 0, 1 for a failure, 2 for bad usage,
+/// 75 for a run that goes on another time.
 pub fn main() -> ExitCode {
     cpu::bound_kernel_caches();
     let cli = Cli::parse();
@@ -208,6 +216,13 @@ pub fn main() -> ExitCode {
     let Err(error) = run(cli.command) else {
         return ExitCode::SUCCESS;
     };
+    if error.is::<Interrupted>() {
+        info!("{error}");
+        return ExitCode::from(supervisor::INTERRUPTED_CODE);
+    }
+    if error.is::<Again>() {
+        return ExitCode::from(supervisor::RESTART_CODE);
+    }
     if error.is::<Reported>() {
         debug!("{error:#}");
     } else {
@@ -221,6 +236,16 @@ pub fn main() -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 #[error("reported by another process")]
 struct Reported;
+
+/// The supervisor is to start this process once more.
+#[derive(Debug, thiserror::Error)]
+#[error("to be started again")]
+struct Again;
+
+/// Not an error of anybody.
+#[derive(Debug, thiserror::Error)]
+#[error("this machine is taken away; the run goes on when the same command is given again")]
+struct Interrupted;
 
 fn run(command: Subcommands) -> Result<()> {
     match command {
@@ -238,10 +263,15 @@ fn run(command: Subcommands) -> Result<()> {
             run,
             branch,
             managed,
+            again,
         } => {
             let branch = branch.map(|branch| branch.parse()).transpose();
             let branch = branch.map_err(|error| anyhow!("{error}"))?;
-            let how = train::Coordination { branch, managed };
+            let how = train::Coordination {
+                branch,
+                managed,
+                again,
+            };
             block_on(train::coordinate(&run, how))
         }
         Subcommands::Work(arguments) if arguments.managed => work_managed(&arguments.coordinator),
@@ -258,6 +288,7 @@ fn run(command: Subcommands) -> Result<()> {
         Subcommands::Stop(run) => command_to(&run, CommandKind::Stop),
         Subcommands::Checkpoints(run) => block_on(look::checkpoints(&run.run)),
         Subcommands::Verify(run) => block_on(look::verify(&run.run)),
+        Subcommands::Chaos(arguments) => block_on(chaos::chaos(&arguments)),
         Subcommands::Ledger {
             place,
             withdraw: Some(institution),

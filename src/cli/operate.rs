@@ -13,6 +13,7 @@ use crate::config::RunConfig;
 use crate::coordinator::claim;
 use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandStage};
+use crate::run::goodput::Cause;
 use crate::run::spike::{Handling, Spike};
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
@@ -108,7 +109,7 @@ pub(super) fn place(run: &str) -> Result<Place> {
     }
 }
 
-async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
+pub(super) async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
     let (url, place) = match locate(run)? {
         Located::Address(url) => (url.clone(), url),
         Located::Folder(found) => {
@@ -136,7 +137,7 @@ async fn is_run(store: &Store) -> Result<bool> {
     Ok(store.exists(crate::store::layout::RUN_FILE).await?)
 }
 
-async fn view(client: &mut CoordinatorClient<Channel>) -> Result<StatusView> {
+pub(super) async fn view(client: &mut CoordinatorClient<Channel>) -> Result<StatusView> {
     let reply = tokio::time::timeout(CALL_TIMEOUT, client.status(StatusRequest {}))
         .await
         .context("the coordinator does not answer")?
@@ -220,6 +221,7 @@ fn describe(view: &StatusView) -> String {
             span(seconds)
         ));
     }
+    lines.extend(goodput(view));
     let checkpoint = view
         .last_checkpoint
         .map_or("none yet".to_owned(), |step| format!("step {step}"));
@@ -228,6 +230,10 @@ fn describe(view: &StatusView) -> String {
         view.checkpoints_url
     ));
     lines.extend(spikes(&view.spikes));
+    if let Some(trouble) = &view.store_fails {
+        let first = trouble.lines().next().unwrap_or_default();
+        lines.push(format!("store       {first}"));
+    }
     if !view.commands.is_empty() {
         let mut table = Table::new(["command", "what", "state"]);
         for record in &view.commands {
@@ -270,6 +276,28 @@ fn spikes(spikes: &[Spike]) -> Vec<String> {
         format!("spikes      {}; the newest:", counts.join(", ")),
         format!("            {newest}"),
     ]
+}
+
+/// Where the time went, the longest first, and how the last recovery went.
+fn goodput(view: &StatusView) -> Vec<String> {
+    let total = view.account.total();
+    if total <= 0.0 {
+        return Vec::new();
+    }
+    let mut parts: Vec<(Cause, f64)> = view.account.seconds.clone().into_iter().collect();
+    parts.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let parts = parts
+        .iter()
+        .map(|(cause, seconds)| format!("{} {:.1} %", cause.words(), seconds / total * 100.0));
+    let mut lines = vec![format!(
+        "time        {}: {}",
+        span(total),
+        parts.collect::<Vec<_>>().join(", ")
+    )];
+    if let Some(recovery) = &view.last_recovery {
+        lines.push(format!("recovery    {}", recovery.describe()));
+    }
+    lines
 }
 
 /// Gives a command and waits until the ranks have applied it.

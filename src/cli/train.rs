@@ -9,20 +9,23 @@ use futures::FutureExt;
 use futures::future::ready;
 use rustix::process::Signal;
 use tokio::process::Command;
-use tokio::signal::unix::{self, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cli::{Reported, display, ledger, say};
+use crate::cli::signals::{Call, Calls};
+use crate::cli::{Again, Interrupted, Reported, display, ledger, say};
 use crate::config::RunConfig;
-use crate::coordinator::{Commands, Coordinator};
+use crate::coordinator::{Commands, Coordinator, Ending};
+use crate::diagnosis;
 use crate::run::command::CommandKind;
 use crate::run::schedule::PhaseKind;
 use crate::store::Store;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
+use crate::store::error::StoreError;
 use crate::store::settings::StoreSettings;
 use crate::supervisor::{self, Charge, Outcome, Said};
 use crate::wire;
@@ -33,6 +36,10 @@ use crate::worker::state::Exit;
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Starts in a row of a process that dies soon.
 const STARTS_MAX: u32 = 10;
+/// The longest pauses before a process is started again. Ranks go on without a coordinator, but
+/// not when another one dies.
+const COORDINATOR_PAUSE_MAX: Duration = Duration::from_secs(2);
+const RANK_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the coordinator and each rank in a process of its own.
 pub(super) async fn train(run: &Path, branch: Option<CheckpointAddress>) -> Result<()> {
@@ -56,7 +63,8 @@ pub(super) async fn train(run: &Path, branch: Option<CheckpointAddress>) -> Resu
         outcome
     } else {
         for _ in 0..config.ranks {
-            ranks.spawn(keep_rank(said.clone(), config.recovery.restarts_max));
+            let leave = CancellationToken::new();
+            ranks.spawn(keep_rank(said.clone(), config.recovery.restarts_max, leave));
         }
         tokio::select! {
             outcome = coordinating => outcome??,
@@ -73,6 +81,7 @@ pub(super) async fn train(run: &Path, branch: Option<CheckpointAddress>) -> Resu
     match outcome {
         Outcome::Done => display::result(&config).await,
         Outcome::Failed => Err(Reported.into()),
+        Outcome::Left => Err(Interrupted.into()),
         Outcome::GivenUp => bail!(
             "the coordinator died {} times in a row\n  hint: its log says why; start the run again",
             config.recovery.restarts_max
@@ -86,9 +95,12 @@ async fn keep_coordinator(
     said: watch::Sender<Said>,
     starts_max: u32,
 ) -> Result<Outcome> {
-    let command = || {
+    let command = |again: bool| {
         let command = this_program().map(|mut command| {
             command.args(["coordinate", "--managed"]).arg(&run);
+            if again {
+                command.arg("--again");
+            }
             if let Some(branch) = &branch {
                 command.args(["--branch", &branch.to_string()]);
             }
@@ -100,13 +112,19 @@ async fn keep_coordinator(
         name: "the coordinator",
         command: &command,
         starts_max,
+        back_off_max: COORDINATOR_PAUSE_MAX,
         said,
+        leave: CancellationToken::new(),
     };
     supervisor::keep(charge).await
 }
 
-async fn keep_rank(coordinator: watch::Receiver<Said>, starts_max: u32) -> Result<Outcome> {
-    let command = || {
+async fn keep_rank(
+    coordinator: watch::Receiver<Said>,
+    starts_max: u32,
+    leave: CancellationToken,
+) -> Result<Outcome> {
+    let command = |_| {
         let mut coordinator = coordinator.clone();
         async move {
             // It may be about to be started again.
@@ -123,7 +141,9 @@ async fn keep_rank(coordinator: watch::Receiver<Said>, starts_max: u32) -> Resul
         name: "a rank",
         command: &command,
         starts_max,
+        back_off_max: RANK_PAUSE_MAX,
         said: watch::Sender::default(),
+        leave,
     };
     supervisor::keep(charge).await
 }
@@ -140,13 +160,19 @@ async fn ranks_given_up(
     coordinator: &watch::Receiver<Said>,
 ) -> anyhow::Error {
     let mut error = None;
+    let mut all_left = true;
     while let Some(ended) = ranks.join_next().await {
+        all_left &= matches!(ended, Ok(Ok(Outcome::Left)));
         match ended {
             Ok(Ok(Outcome::GivenUp)) => error = Some("the ranks died too often".to_owned()),
-            Ok(Ok(Outcome::Done | Outcome::Failed)) => {}
+            Ok(Ok(Outcome::Done | Outcome::Failed | Outcome::Left)) => {}
             Ok(Err(failed)) => error = Some(format!("{failed:#}")),
             Err(failed) => error = Some(failed.to_string()),
         }
+    }
+    if all_left {
+        // Nobody comes to take their places.
+        supervisor::signal(&coordinator.borrow(), Signal::TERM);
     }
     let Some(error) = error else {
         // They ended because the run does.
@@ -159,49 +185,41 @@ async fn ranks_given_up(
     std::future::pending().await
 }
 
-/// Ctrl-C and SIGTERM.
-struct Stops {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-}
-
-impl Stops {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// Passes Ctrl-C and SIGTERM on to the coordinator, which stops the ranks in order.
+/// Passes signals on to the coordinator, which stops the ranks in order.
 async fn pass_on_signals(mut coordinator: watch::Receiver<Said>) -> Result<()> {
-    let mut stops = Stops::new()?;
+    let mut calls = Calls::listen()?;
     loop {
-        stops.next().await;
+        let passed_on = match calls.next().await {
+            Call::Stop => Signal::INT,
+            Call::Leave(_) => Signal::TERM,
+        };
         let listening = coordinator.wait_for(|said| said.url.is_some()).await?;
-        supervisor::signal(&listening, Signal::TERM);
+        supervisor::signal(&listening, passed_on);
     }
 }
 
-/// Turns Ctrl-C and SIGTERM into a stop: the ranks take a checkpoint and end.
-async fn stop_on_signal(commands: Commands) -> Result<()> {
-    let mut stops = Stops::new()?;
+/// Turns signals into a stop: the ranks take a checkpoint and end. Where a machine is taken away
+/// that has to be done in the time of grace.
+async fn stop_on_signal(commands: Commands, grace: Duration) -> Result<()> {
+    let mut calls = Calls::listen()?;
     loop {
-        stops.next().await;
-        match commands.ask(CommandKind::Stop).await? {
-            None => info!("stopping after this step, with a checkpoint"),
-            Some(reason) => {
-                warn!(%reason, "cannot stop in order");
-                commands.fail(format!("interrupted: {reason}")).await?;
+        match calls.next().await {
+            Call::Leave(signal) => {
+                commands.warn(signal.to_owned()).await?;
+                let commands = commands.clone();
+                tokio::spawn(async move {
+                    sleep(grace).await;
+                    // It may have ended in order.
+                    let _ = commands.out_of_time().await;
+                });
             }
+            Call::Stop => match commands.ask(CommandKind::Stop).await? {
+                None => info!("stopping after this step, with a checkpoint"),
+                Some(reason) => {
+                    warn!(%reason, "cannot stop in order");
+                    commands.fail(format!("interrupted: {reason}")).await?;
+                }
+            },
         }
     }
 }
@@ -211,38 +229,63 @@ pub(super) struct Coordination {
     pub(super) branch: Option<CheckpointAddress>,
     /// Under a supervisor, which shows the result.
     pub(super) managed: bool,
+    /// After another one has died: ranks may be training.
+    pub(super) again: bool,
 }
 
 /// Runs the coordinator alone; by hand, its address is the first line on stdout.
 pub(super) async fn coordinate(run: &Path, how: Coordination) -> Result<()> {
     let (config, yaml) = read(run)?;
-    let coordinator = Coordinator::start(config.clone(), yaml, how.branch).await?;
+    let started = Coordinator::start(config.clone(), yaml, how.branch).await;
+    let coordinator = match started {
+        // The ranks go on without a coordinator, and a store may work again.
+        Err(error) if how.again && StoreError::may_pass(&error) => {
+            warn!("{}", diagnosis::describe(&error));
+            return Err(Again.into());
+        }
+        started => started?,
+    };
     let url = coordinator.url().to_owned();
     let watching = tokio::spawn(display::follow(coordinator.status()));
-    let signals = tokio::spawn(stop_on_signal(coordinator.commands()));
-    if how.managed {
-        let outcome = tokio::select! {
+    let grace = config.timeouts.grace;
+    let signals = tokio::spawn(stop_on_signal(coordinator.commands(), grace));
+    let outcome = if how.managed {
+        tokio::select! {
             outcome = coordinator.run() => outcome,
             () = supervisor::live(Some(&url)) => {
                 bail!("the process that started this coordinator is gone")
             }
-        };
-        signals.abort();
-        watching.await.context("the display broke")?;
-        return outcome;
-    }
-    say(&url)?;
-    let outcome = coordinator.run().await;
+        }
+    } else {
+        say(&url)?;
+        coordinator.run().await
+    };
     signals.abort();
     watching.await.context("the display broke")?;
-    outcome?;
+    if outcome? == Ending::Interrupted {
+        return Err(Interrupted.into());
+    }
+    if how.managed {
+        return Ok(());
+    }
     display::result(&config).await
 }
 
 /// Runs one rank in this process, which a supervisor watches. The code that it is left with.
 pub(super) async fn work_managed(coordinator: &str) -> Result<u8> {
+    let mut calls = Calls::listen()?;
+    let (warn, warnings) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            // Ctrl-C is for the supervisor, which is told of it too.
+            if let Call::Leave(signal) = calls.next().await {
+                // The first is enough.
+                let _ = warn.try_send(signal.to_owned());
+            }
+        }
+    });
     let exit = tokio::select! {
-        exit = worker::work(coordinator) => exit?,
+        exit = worker::work(coordinator, warnings) => exit?,
         () = supervisor::live(None) => return Err(anyhow!("the supervisor is gone")),
     };
     match exit {
@@ -254,24 +297,37 @@ pub(super) async fn work_managed(coordinator: &str) -> Result<u8> {
             info!(reason, "this process gives way to another");
             Ok(supervisor::RESTART_CODE)
         }
+        Exit::Left { reason } => {
+            info!(reason, "this process leaves");
+            Ok(supervisor::INTERRUPTED_CODE)
+        }
         Exit::Failed { error } => Err(anyhow!(error)),
     }
 }
 
-/// Runs ranks in processes of their own, and keeps them running.
+/// Runs ranks in processes of their own, and keeps them running until the run is over or the
+/// machine is taken away.
 pub(super) async fn work(coordinator: &str, ranks: u32) -> Result<()> {
+    let mut calls = Calls::listen()?;
     let (said, place) = watch::channel(Said {
         url: Some(coordinator.to_owned()),
         ..Said::default()
     });
+    let leave = CancellationToken::new();
     let mut kept = JoinSet::new();
     for _ in 0..ranks {
-        kept.spawn(keep_rank(place.clone(), STARTS_MAX));
+        kept.spawn(keep_rank(place.clone(), STARTS_MAX, leave.clone()));
     }
+    let signals = tokio::spawn(async move {
+        // An operator's Ctrl-C takes these ranks out of the run in the same way.
+        calls.next().await;
+        leave.cancel();
+    });
     let mut outcomes = Vec::new();
     while let Some(ended) = kept.join_next().await {
         outcomes.push(ended.context("a rank's supervisor is lost")??);
     }
+    signals.abort();
     drop(said);
     if outcomes.contains(&Outcome::GivenUp) {
         bail!(
@@ -281,6 +337,9 @@ pub(super) async fn work(coordinator: &str, ranks: u32) -> Result<()> {
     }
     if outcomes.contains(&Outcome::Failed) {
         bail!("a rank failed\n  hint: the coordinator's log says why");
+    }
+    if outcomes.contains(&Outcome::Left) {
+        return Err(Interrupted.into());
     }
     Ok(())
 }

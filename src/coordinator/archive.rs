@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,16 +18,18 @@ use crate::coordinator::message::Message;
 use crate::coordinator::rewind;
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
+use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
 use crate::run::state::Millis;
-use crate::store::checkpoint::{Checkpoints, Published};
+use crate::store::checkpoint::Checkpoints;
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
+use crate::store::persistence::Persistence;
 use crate::store::retention::Retention;
 use crate::store::{Store, epoch, layout};
 use crate::telemetry::{Evaluation, StepMetrics};
 
 /// Checkpoints that may wait for their publication.
-const PUBLISH_MAX: usize = 4;
+const PUBLISH_MAX: usize = 64;
 /// How often metrics go to the store.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -36,15 +38,19 @@ pub(super) struct Archive {
     epoch: Epoch,
     metrics: Lines,
     evaluations: Lines,
+    recoveries: Lines,
+    goodput: Goodput,
     journal: Writer,
     /// The newest step whose line is in `metrics`, and the generation that took it.
     last_step: Step,
     last_generation: Generation,
     /// The newest step whose line is in the store.
     stored_step: Step,
-    /// Checkpoints whose step's line has not come yet.
+    /// Checkpoints whose step's line is not in the store yet.
     early: Vec<CheckpointManifest>,
     flushed_at: Millis,
+    core: mpsc::Sender<Message>,
+    patience: Duration,
     publish: mpsc::Sender<Task>,
     publisher: JoinHandle<Result<()>>,
 }
@@ -106,7 +112,7 @@ impl Lines {
         self.text = kept;
     }
 
-    async fn flush(&mut self, store: &Store) -> Result<()> {
+    async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
         if self.dirty {
             store
                 .put_large(self.key, Bytes::from(self.text.clone()))
@@ -128,24 +134,35 @@ impl Archive {
         store.put(layout::RUN_FILE, yaml.to_owned()).await?;
         let metrics = Lines::open(&store, layout::METRICS_FILE).await?;
         let evaluations = Lines::open(&store, layout::EVALUATIONS_FILE).await?;
+        let recoveries = Lines::open(&store, layout::RECOVERIES_FILE).await?;
+        let goodput = match store.get(layout::GOODPUT_FILE).await {
+            // What is lost with a torn one is a number for people.
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
+            Err(StoreError::NotFound { .. }) => Goodput::default(),
+            Err(error) => return Err(error.into()),
+        };
         let last: Option<StepMetrics> = metrics
             .last()
             .and_then(|line| serde_json::from_str(line).ok());
         let (last_step, last_generation) =
             last.map_or_else(Default::default, |last| (last.step, last.generation));
         let (publish, tasks) = mpsc::channel(PUBLISH_MAX);
-        let publisher = tokio::spawn(work(claim.clone(), keep, tasks, core));
+        let publisher = tokio::spawn(work(claim.clone(), keep, tasks, core.clone()));
         Ok(Self {
-            journal: Writer::new(store.clone(), claim.epoch),
+            journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
             epoch: claim.epoch,
             metrics,
             evaluations,
+            recoveries,
+            goodput,
             last_step,
             last_generation,
             stored_step: last_step,
             early: Vec::new(),
             flushed_at: Millis(0),
+            core,
+            patience: claim.patience,
             publish,
             publisher,
         })
@@ -157,13 +174,37 @@ impl Archive {
     }
 
     /// Takes out the steps after `step`, which are taken again.
-    pub(super) async fn cut(&mut self, step: Step) -> Result<()> {
-        self.metrics.cut(step);
+    pub(super) async fn cut(&mut self, step: Step) {
+        self.cut_metrics(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
         self.early.clear();
-        self.evaluations.flush(&self.store).await?;
-        self.flush().await
+        self.flush().await;
+    }
+
+    fn cut_metrics(&mut self, step: Step) {
+        let lost = self.metrics.text.lines().rev();
+        for line in lost.take_while(|line| step_of(line).is_some_and(|found| found > step)) {
+            if let Ok(line) = serde_json::from_str::<StepMetrics>(line) {
+                let data = line.seconds * line.data_wait_fraction;
+                self.goodput.redo(line.seconds, data);
+            }
+        }
+        self.metrics.cut(step);
+    }
+
+    /// Enters what the run is at from now on.
+    pub(super) fn observe(&mut self, occupation: Occupation, now: Duration) {
+        self.goodput.observe(occupation, now);
+    }
+
+    pub(super) fn account(&self) -> Account {
+        self.goodput.account()
+    }
+
+    pub(super) fn recovery(&mut self, recovery: &Recovery) -> Result<()> {
+        self.recoveries.push(&serde_json::to_string(recovery)?);
+        Ok(())
     }
 
     /// Enters a step. One that a later generation took again replaces what was known of it and of
@@ -174,19 +215,16 @@ impl Archive {
             if metrics.generation <= self.last_generation {
                 return Ok(false);
             }
-            self.metrics.cut(Step(step.0.saturating_sub(1)));
+            self.cut_metrics(Step(step.0.saturating_sub(1)));
             self.stored_step = self.stored_step.min(Step(step.0.saturating_sub(1)));
         }
         self.metrics.push(&serde_json::to_string(metrics)?);
+        let data = metrics.seconds * metrics.data_wait_fraction;
+        self.goodput.step(metrics.seconds, data);
         self.last_step = step;
         self.last_generation = metrics.generation;
-        let (due, early) = self
-            .early
-            .drain(..)
-            .partition(|manifest| manifest.step <= step);
-        self.early = early;
-        for manifest in due {
-            self.publish(manifest).await?;
+        if self.early.iter().any(|manifest| manifest.step == step) {
+            self.flush().await;
         }
         Ok(true)
     }
@@ -199,26 +237,45 @@ impl Archive {
             })
         });
         self.evaluations.push(&serde_json::to_string(evaluation)?);
-        self.evaluations.flush(&self.store).await
+        if let Err(error) = self.evaluations.flush(&self.store).await {
+            self.tell(&error);
+        }
+        Ok(())
     }
 
+    /// Writes an entry down. Before a generation begins all that is known of earlier steps is
+    /// stored: ranks that get the state then hold no records of them.
     pub(super) async fn journal(&mut self, entry: &Entry) -> Result<()> {
+        if matches!(entry, Entry::Generation(_)) {
+            self.insist_on_flush().await?;
+        }
         self.journal.write(entry).await
+    }
+
+    async fn insist_on_flush(&mut self) -> Result<()> {
+        let mut persistence = Persistence::new(self.patience);
+        loop {
+            let flushed = match epoch::is_newest(&self.store, self.epoch).await {
+                Ok(true) => self.try_flush().await,
+                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
+                Err(error) => Err(error),
+            };
+            let Err(error) = flushed else { return Ok(()) };
+            let trouble = format!("the metrics cannot be stored: {error}");
+            if !persistence.goes_on(&trouble).await {
+                bail!(trouble);
+            }
+        }
     }
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
     /// it must find no gap.
-    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) -> Result<()> {
-        if manifest.step > self.last_step {
-            self.early.push(manifest);
-            return Ok(());
+    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) {
+        let is_due = manifest.step <= self.last_step;
+        self.early.push(manifest);
+        if is_due {
+            self.flush().await;
         }
-        self.flush().await?;
-        self.publish
-            .send(Task::Publish(Box::new(manifest)))
-            .await
-            .ok()
-            .context("the publisher has ended")
     }
 
     /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].
@@ -234,34 +291,64 @@ impl Archive {
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
-            self.expect_newest().await?;
-            self.flush().await?;
+            // A coordinator that was taken over writes nothing over its successor's records.
+            match epoch::is_newest(&self.store, self.epoch).await {
+                Ok(true) => self.flush().await,
+                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
+                Err(error) => self.tell(&error),
+            }
         }
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<()> {
+    /// Brings the lines into the store, and then the checkpoints that waited for them. What the
+    /// store does not take stays in memory for the next time.
+    async fn flush(&mut self) {
+        if let Err(error) = self.try_flush().await {
+            self.tell(&error);
+        }
+    }
+
+    async fn try_flush(&mut self) -> Result<(), StoreError> {
+        self.evaluations.flush(&self.store).await?;
         self.metrics.flush(&self.store).await?;
+        self.recoveries.flush(&self.store).await?;
+        let goodput = serde_json::to_vec(&self.goodput).expect("it is made of numbers");
+        self.store.put(layout::GOODPUT_FILE, goodput).await?;
         self.stored_step = self.last_step;
+        let stored = self.stored_step;
+        for manifest in self
+            .early
+            .extract_if(.., |manifest| manifest.step <= stored)
+        {
+            let step = manifest.step;
+            let task = Task::Publish(Box::new(manifest));
+            if self.publish.try_send(task).is_err() {
+                warn!(%step, "too many checkpoints wait to be published; this one is given up");
+            }
+        }
         Ok(())
     }
 
-    /// A coordinator that was taken over writes nothing over its successor's records.
-    async fn expect_newest(&self) -> Result<()> {
-        if epoch::is_newest(&self.store, self.epoch).await? {
-            return Ok(());
-        }
-        Err(Fenced { ours: self.epoch }.into())
+    fn tell(&self, error: &StoreError) {
+        let error = format!("the metrics cannot be stored: {error}");
+        // A core that is so busy hears of it the next time.
+        let _ = self.core.try_send(Message::StoreFails { error });
     }
 
-    /// Waits for the last publications and writes the last lines.
+    /// Writes the last lines and waits for the last publications.
     pub(super) async fn close(mut self) -> Result<()> {
+        let flushed = self.insist_on_flush().await;
+        let is_fenced = |error: &anyhow::Error| error.is::<Fenced>();
+        flushed.or_else(|error| {
+            if is_fenced(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
         drop(self.publish);
-        let published = self.publisher.await.context("the publisher broke")?;
-        if epoch::is_newest(&self.store, self.epoch).await? {
-            self.metrics.flush(&self.store).await?;
-        }
-        published
+        self.publisher.await.context("the publisher broke")?
     }
 }
 
@@ -311,18 +398,25 @@ async fn publish(
     manifest.epoch = claim.epoch;
     manifest.parent.clone_from(&claim.parent);
     let step = manifest.step;
-    let published = match checkpoints.publish(&manifest).await {
-        // By an earlier lead that was lost right after: it is whole, and of the same rows.
-        Err(CheckpointError::AlreadyPublished { .. }) => Ok(Published::Already),
-        published => published,
-    };
-    if let Err(error) = published {
-        let error = format!("checkpoint {step} cannot be published: {error}");
-        // The core may have ended; the error is then this task's result.
-        let _ = core.try_send(Message::Broken {
-            error: error.clone(),
-        });
-        anyhow::bail!(error);
+    let mut persistence = Persistence::new(claim.patience);
+    loop {
+        let error = match checkpoints.publish(&manifest).await {
+            // That of an earlier lead that was lost right after is whole, and of the same rows.
+            Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
+            Err(error) => error,
+        };
+        let may_pass = matches!(error, CheckpointError::Store(_));
+        let trouble = format!("checkpoint {step} cannot be published: {error}");
+        // The core may have ended; the error is then this task's result, if it stays.
+        if may_pass {
+            let error = trouble.clone();
+            let _ = core.try_send(Message::StoreFails { error });
+        }
+        if !may_pass || !persistence.goes_on(&trouble).await {
+            let error = trouble.clone();
+            let _ = core.try_send(Message::Broken { error });
+            bail!(trouble);
+        }
     }
     info!(%step, reason = ?manifest.reason, "checkpoint published");
     let _ = core.try_send(Message::Published { step });

@@ -62,6 +62,8 @@ pub struct Claim {
     pub url: String,
     /// The checkpoint that this run grew from.
     pub parent: Option<CheckpointAddress>,
+    /// How long the run outlasts a store that fails.
+    pub patience: Duration,
 }
 
 impl Claim {
@@ -103,6 +105,7 @@ impl Claim {
             epoch,
             url: url.to_owned(),
             parent,
+            patience: config.timeouts.store,
         })
     }
 

@@ -8,24 +8,28 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
 use crate::config::RunConfig;
+use crate::coordinator::Ending;
 use crate::coordinator::archive::Archive;
-use crate::coordinator::claim::{Claim, Resume};
+use crate::coordinator::claim::{Claim, Resume, host_name};
 use crate::coordinator::journal::Fenced;
 use crate::coordinator::message::{ConnectionId, JoinAnswer, Message, Receipt, Refusal};
 use crate::coordinator::rewind;
 use crate::ids::{Generation, Rank, Step};
 use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Origin, Placement, Position};
+use crate::run::goodput::Recovery;
 use crate::run::schedule::Schedule;
 use crate::run::spike;
-use crate::run::state::{Limits, Millis, Past, Rules, RunState};
+use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
 use crate::store::layout;
+use crate::store::persistence::Persistence;
 use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
 pub(super) struct Core {
     config: RunConfig,
     run_json: String,
+    host: String,
     claim: Claim,
     resume: Resume,
     checkpoints_url: String,
@@ -34,6 +38,7 @@ pub(super) struct Core {
     messages: mpsc::Sender<Message>,
     orders: BTreeMap<MemberId, (ConnectionId, mpsc::Sender<Order>)>,
     last_step: Option<StepMetrics>,
+    last_recovery: Option<Recovery>,
     status: watch::Sender<StatusView>,
 }
 
@@ -58,6 +63,7 @@ impl Core {
         let (status, watched) = watch::channel(StatusView::new(&config.name, claim.epoch, &state));
         let core = Self {
             run_json,
+            host: host_name(),
             claim: claim.clone(),
             resume: Resume::default(),
             checkpoints_url: claim.store.url(layout::CHECKPOINTS_FOLDER),
@@ -66,6 +72,7 @@ impl Core {
             messages,
             orders: BTreeMap::new(),
             last_step: None,
+            last_recovery: None,
             status,
             config,
         };
@@ -127,10 +134,11 @@ impl Core {
                 Event::CommandAsked { kind }
             }
             Message::Broken { error } => Event::Broken { error },
+            Message::StoreFails { error } => Event::StoreFails { error },
+            Message::Warned { reason } => Event::Warned { reason },
+            Message::OutOfTime => Event::OutOfTime,
             Message::Published { step } => {
-                for member in self.orders.keys().copied().collect::<Vec<_>>() {
-                    self.order(member, Order::Published { step });
-                }
+                self.order_all(&Order::Published { step });
                 Event::CheckpointPublished { step }
             }
             Message::WentBack(resume) => Event::WentBack {
@@ -143,6 +151,8 @@ impl Core {
         // Thousands come a second; the next tick shows what they say.
         let is_beat = matches!(event, Event::Beat { .. });
         let effects = self.state.handle(event, now);
+        let since_start = Duration::from_millis(now.0);
+        self.archive.observe(self.state.occupation(), since_start);
         let ended = self.execute(effects, reply).await?;
         if !is_beat {
             self.show();
@@ -226,12 +236,15 @@ impl Core {
             Report::Spike(_) => return Ok(None),
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
-                    self.archive.publish(*manifest).await?;
+                    self.archive.publish(*manifest).await;
                 } else {
                     warn!(step = %manifest.step, "a checkpoint of a state that is no more");
                 }
                 return Ok(None);
             }
+            Report::NotStored { step, error } => Event::StoreFails {
+                error: format!("checkpoint {step} cannot be stored: {error}"),
+            },
             Report::Outcome { id, stage } => Event::CommandOutcome { id, stage },
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {
@@ -260,20 +273,7 @@ impl Core {
         let mut ended = None;
         for effect in effects {
             match effect {
-                Effect::Welcome { member } => {
-                    if let Some((connection, orders, answer)) = reply.join.take() {
-                        let welcome = Order::Welcome {
-                            member,
-                            epoch: self.claim.epoch,
-                            run_json: self.run_json.clone(),
-                            stored_step: self.archive.stored_step(),
-                        };
-                        self.orders.insert(member, (connection, orders));
-                        self.order(member, welcome);
-                        // A rank that hung up meanwhile is reported as having left.
-                        let _ = answer.send(Ok(member));
-                    }
-                }
+                Effect::Welcome { member } => self.welcome(member, &mut reply),
                 Effect::Refuse { reason } => {
                     if let Some((_, _, answer)) = reply.join.take() {
                         let _ = answer.send(Err(Refusal::Over(reason)));
@@ -305,6 +305,11 @@ impl Core {
                     reason,
                 } => self.order(member, Order::Abort { generation, reason }),
                 Effect::Journal { entry } => self.archive.journal(&entry).await?,
+                Effect::Recovered(recovery) => {
+                    info!("{}", recovery.describe());
+                    self.archive.recovery(&recovery)?;
+                    self.last_recovery = Some(recovery);
+                }
                 Effect::Restore => self.find_resume(),
                 Effect::GoBack { before } => {
                     let checkpoints = self.config.loss_spikes.go_back.checkpoints;
@@ -329,6 +334,22 @@ impl Core {
         Ok(ended)
     }
 
+    fn welcome(&mut self, member: MemberId, reply: &mut Replies) {
+        let Some((connection, orders, answer)) = reply.join.take() else {
+            return;
+        };
+        let welcome = Order::Welcome {
+            member,
+            epoch: self.claim.epoch,
+            run_json: self.run_json.clone(),
+            stored_step: self.archive.stored_step(),
+        };
+        self.orders.insert(member, (connection, orders));
+        self.order(member, welcome);
+        // A rank that hung up meanwhile is reported as having left.
+        let _ = answer.send(Ok(member));
+    }
+
     async fn assign(&mut self, member: MemberId, placement: Placement) -> Result<()> {
         let from_store = placement.origin == Origin::Store;
         let leads = placement.seat.rank == Rank(0);
@@ -336,7 +357,7 @@ impl Core {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
             rewind::clear(&self.claim.store, &self.state.spikes).await?;
-            self.archive.cut(step).await?;
+            self.archive.cut(step).await;
             self.last_step = None;
         }
         let own = self.resume.from.as_ref().filter(|_| !self.resume.branch);
@@ -362,20 +383,30 @@ impl Core {
         let (claim, messages) = (self.claim.clone(), self.messages.clone());
         let spikes = self.state.spikes.clone();
         tokio::spawn(async move {
-            let cleared = rewind::clear(&claim.store, &spikes).await;
-            let found = match cleared {
-                Ok(()) => claim.resume().await,
-                Err(error) => Err(error),
-            };
-            let message = match found {
-                Ok(resume) => Message::Restorable(resume),
-                Err(error) => Message::Broken {
-                    error: crate::diagnosis::describe(&error),
-                },
+            let mut persistence = Persistence::new(claim.patience);
+            let message = loop {
+                let cleared = rewind::clear(&claim.store, &spikes).await;
+                let found = match cleared {
+                    Ok(()) => claim.resume().await,
+                    Err(error) => Err(error),
+                };
+                let error = match found {
+                    Ok(resume) => break Message::Restorable(resume),
+                    Err(error) => crate::diagnosis::describe(&error),
+                };
+                if !persistence.goes_on(&error).await {
+                    break Message::Broken { error };
+                }
             };
             // The core may have ended.
             let _ = messages.send(message).await;
         });
+    }
+
+    fn order_all(&mut self, order: &Order) {
+        for member in self.orders.keys().copied().collect::<Vec<_>>() {
+            self.order(member, order.clone());
+        }
     }
 
     /// Queues an order. A full queue means that the rank does not read: its connection is cut,
@@ -399,13 +430,25 @@ impl Core {
         self.status.send_replace(StatusView {
             members: self.state.members.values().cloned().collect(),
             last_step: self.last_step.clone(),
+            account: self.archive.account(),
+            last_recovery: self.last_recovery.clone(),
             remaining_tokens: remaining,
             seconds_left: remaining
                 .filter(|_| speed > 0.0)
                 .map(|tokens| tokens as f64 / speed),
             checkpoints_url: self.checkpoints_url.clone(),
+            host: self.host.clone(),
             ..StatusView::new(&self.config.name, self.claim.epoch, &self.state)
         });
+    }
+
+    /// How a run ended that did not fail.
+    pub(super) fn ending(&self) -> Ending {
+        if self.state.stage == Stage::Stopped && self.state.is_interrupted() {
+            Ending::Interrupted
+        } else {
+            Ending::Over
+        }
     }
 
     /// Files what is left; called once, after the run is over.

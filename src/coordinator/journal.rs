@@ -5,7 +5,9 @@
 //! still lives there finds its next number taken and learns that it is fenced off: what it has not
 //! written down by then nobody acts on.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use thiserror::Error;
@@ -15,6 +17,7 @@ use crate::run::command::{CommandKind, CommandRecord, CommandStage};
 use crate::run::event::{Entry, GenerationRecord};
 use crate::run::spike::{self, Spike};
 use crate::store::error::StoreError;
+use crate::store::persistence::Persistence;
 use crate::store::{Store, layout};
 
 /// Entries that are read at once.
@@ -59,18 +62,22 @@ pub struct Writer {
     store: Store,
     epoch: Epoch,
     entries: u64,
+    /// How long an entry is tried.
+    patience: Duration,
 }
 
 impl Writer {
-    pub fn new(store: Store, epoch: Epoch) -> Self {
+    pub fn new(store: Store, epoch: Epoch, patience: Duration) -> Self {
         Self {
             store,
             epoch,
             entries: 0,
+            patience,
         }
     }
 
-    /// Writes an entry down.
+    /// Writes an entry down; outlasts a store that fails for a while, since nothing may be done
+    /// before it stands there.
     ///
     /// # Errors
     /// Those of the store, and [`Fenced`].
@@ -78,17 +85,21 @@ impl Writer {
         self.entries += 1;
         let key = layout::journal_entry(self.epoch, self.entries);
         let json = serde_json::to_vec(entry)?;
-        match self.store.put_new(&key, json.clone()).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error).context("cannot write the run's journal"),
+        let mut persistence = Persistence::new(self.patience);
+        loop {
+            let error = match self.store.put_new(&key, json.clone()).await {
+                Ok(()) => return Ok(()),
+                // The seal; an own one that was not heard of is no such error.
+                Err(StoreError::AlreadyExists { .. }) => {
+                    return Err(Fenced { ours: self.epoch }.into());
+                }
+                Err(error) => error,
+            };
+            let trouble = format!("the run's journal cannot be written: {error}");
+            if !persistence.goes_on(&trouble).await {
+                bail!(trouble);
+            }
         }
-        // Our own after a lost answer, or the seal.
-        let found = self.store.get(&key).await?;
-        if found == json {
-            return Ok(());
-        }
-        Err(Fenced { ours: self.epoch }.into())
     }
 }
 

@@ -54,6 +54,15 @@ pub(super) enum Message {
     Broken {
         error: String,
     },
+    /// For now; the run goes on without what cannot be written.
+    StoreFails {
+        error: String,
+    },
+    /// The coordinator's machine will be taken away.
+    Warned {
+        reason: String,
+    },
+    OutOfTime,
     Published {
         step: Step,
     },

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::RunConfig;
 use crate::coordinator::archive::Archive;
@@ -39,6 +39,15 @@ const EVENTS_MAX: usize = 8192;
 const TICK: Duration = Duration::from_millis(200);
 /// How long ranks and operators may take to hang up once the run is over.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a run ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is finished, or was stopped on command.
+    Over,
+    /// It goes on another time: its machines were taken away.
+    Interrupted,
+}
 
 /// A coordinator that is listening; [`Coordinator::run`] serves until the run is over.
 pub struct Coordinator {
@@ -100,7 +109,7 @@ impl Coordinator {
     }
 
     /// Serves until the run is over. An error says why the run failed.
-    pub async fn run(self) -> Result<()> {
+    pub async fn run(self) -> Result<Ending> {
         let Self {
             listener,
             mut core,
@@ -127,13 +136,17 @@ impl Coordinator {
             }
         });
         let outcome = drive(&mut core, &mut receiver).await;
+        let ending = core.ending();
         let closed = core.close().await;
         stop.cancel();
         if tokio::time::timeout(DRAIN_TIMEOUT, served).await.is_err() {
             info!("connections still open when the coordinator ended");
         }
-        claim.release().await?;
-        outcome.and(closed)
+        if let Err(error) = claim.release().await {
+            warn!(%error, "the run's folder still says that it is coordinated");
+        }
+        outcome.and(closed)?;
+        Ok(ending)
     }
 }
 
@@ -173,11 +186,23 @@ impl Commands {
         Ok(record.refusal().map(str::to_owned))
     }
 
+    /// The coordinator's machine will be taken away: stop, with a checkpoint.
+    pub async fn warn(&self, reason: String) -> Result<()> {
+        self.send(Message::Warned { reason }).await
+    }
+
+    /// The time to stop in is over.
+    pub async fn out_of_time(&self) -> Result<()> {
+        self.send(Message::OutOfTime).await
+    }
+
+    async fn send(&self, message: Message) -> Result<()> {
+        let sent = self.0.send(message).await;
+        sent.context("the coordinator has ended")
+    }
+
     /// Ends the run as failed, for a reason that the ranks cannot report themselves.
     pub async fn fail(&self, error: String) -> Result<()> {
-        self.0
-            .send(Message::Broken { error })
-            .await
-            .context("the coordinator has ended")
+        self.send(Message::Broken { error }).await
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
+use crate::run::goodput::Recovery;
 use crate::run::schedule::PhaseKind;
 use crate::run::spike::Spike;
 use crate::run::standing::{Beat, Seat, Standing};
@@ -146,6 +147,10 @@ pub enum Event {
     Broken {
         error: String,
     },
+    /// The store does not take what it should, for now.
+    StoreFails {
+        error: String,
+    },
     /// The member took its last step and its uploads are done.
     RankFinished {
         member: MemberId,
@@ -157,6 +162,12 @@ pub enum Event {
         member: MemberId,
         reason: String,
     },
+    /// So will the coordinator's.
+    Warned {
+        reason: String,
+    },
+    /// The time that it has for leaving is over.
+    OutOfTime,
     Tick,
 }
 
@@ -253,6 +264,8 @@ pub enum Effect {
     Journal {
         entry: Entry,
     },
+    /// The run goes on after a generation that ended.
+    Recovered(Recovery),
     /// Finds out what the store has to go on from; the answer is [`Event::Restorable`].
     Restore,
     /// Finds an earlier checkpoint than the newest to go on from, of those before a step; the

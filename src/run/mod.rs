@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod event;
+pub mod goodput;
 pub mod ledger;
 pub mod progress;
 pub mod schedule;

@@ -55,4 +55,7 @@ pub struct Beat {
     pub ticks: u64,
     /// Mean time of the last steps outside collective operations, in seconds.
     pub own_seconds: f64,
+    /// Checkpoints that are on their way from this process to the store.
+    #[serde(default)]
+    pub uploads: u64,
 }

@@ -17,15 +17,20 @@ use crate::run::command::{CommandKind, CommandRecord};
 use crate::run::event::{
     Effect, Entry, Event, GenerationRecord, Introduction, MemberId, Parting, Position,
 };
+use crate::run::goodput::Cause;
 use crate::run::schedule::Schedule;
 use crate::run::spike::Spike;
 use crate::run::standing::{Beat, Standing};
+use crate::run::state::leaving::Farewell;
 use crate::run::state::liveness::Pace;
+use crate::run::state::recovering::Underway;
 
 mod commands;
 mod joining;
+mod leaving;
 mod liveness;
 mod membership;
+mod recovering;
 mod spikes;
 mod takeover;
 
@@ -205,6 +210,8 @@ pub struct RunState {
     pub last_checkpoint: Option<Step>,
     /// Steps that were skipped, gone back from, or only told, oldest first.
     pub spikes: Vec<Spike>,
+    /// What the store fails at, until it takes a checkpoint again.
+    pub store_fails: Option<String>,
     /// The lineage of the state that training goes on from, where there is one.
     pub lineage: Option<Lineage>,
     now: Millis,
@@ -226,6 +233,12 @@ pub struct RunState {
     /// Why the lead was asked to end the generation, once it was.
     regrouping: Option<String>,
     pace: Pace,
+    farewell: Farewell,
+    underway: Option<Underway>,
+    /// What a generation that is yet to be formed waits for.
+    waits: Cause,
+    /// How long the rank was silent that was just found so.
+    silence: Duration,
     /// Generations in a row that ended without a step.
     fruitless: u32,
 }
@@ -255,6 +268,7 @@ impl RunState {
             commands: BTreeMap::new(),
             last_checkpoint: None,
             spikes: past.spikes.clone(),
+            store_fails: None,
             lineage: None,
             now,
             next_member: MemberId::first_of(epoch).0,
@@ -270,6 +284,10 @@ impl RunState {
             adoption: None,
             regrouping: None,
             pace: Pace::default(),
+            farewell: Farewell::default(),
+            underway: None,
+            waits: Cause::Recovering,
+            silence: Duration::ZERO,
             fruitless: 0,
         };
         for record in &past.commands {
@@ -305,10 +323,15 @@ impl RunState {
                 self.position = Some(position);
                 self.fruitless = 0;
                 self.pace.enter(seconds);
+                self.recovery_ends(&mut effects);
             }
             Event::CheckpointPublished { step } => {
                 self.last_checkpoint = Some(step);
                 self.checkpoint_since = now;
+                if self.store_fails.take().is_some() {
+                    let reason = format!("the store works again: it has checkpoint {step}");
+                    effects.push(Effect::Note { reason });
+                }
                 let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
                 if asked && !self.stage.has_generation() {
                     self.restorable = Restorable::Unknown;
@@ -331,16 +354,21 @@ impl RunState {
                 self.fail(&format!("{name}: {error}"), &mut effects);
             }
             Event::Broken { error } => self.fail(&error, &mut effects),
+            Event::StoreFails { error } => {
+                if self.store_fails.is_none() {
+                    let reason = format!("the run goes on, but {error}");
+                    effects.push(Effect::Note { reason });
+                }
+                self.store_fails = Some(error);
+            }
             Event::RankFinished {
                 member,
                 generation,
                 stopped,
             } => self.finish(member, generation, stopped, &mut effects),
-            Event::Leaving { member, reason } => {
-                if let Some(leaving) = self.members.get_mut(&member) {
-                    leaving.leaving = Some(reason);
-                }
-            }
+            Event::Leaving { member, reason } => self.member_warned(member, reason),
+            Event::Warned { reason } => self.warned(&reason, &mut effects),
+            Event::OutOfTime => self.out_of_time(&mut effects),
             Event::Tick => self.tick(&mut effects),
         }
         self.settle(&mut effects);

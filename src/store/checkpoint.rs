@@ -115,6 +115,9 @@ impl Checkpoints {
             }
             match self.published(manifest.step).await {
                 Ok(Some(published)) if published.same_state(manifest) => {
+                    if published.reason < manifest.reason {
+                        self.strengthen(published, manifest).await?;
+                    }
                     return Ok(Published::Already);
                 }
                 Ok(Some(_)) => {
@@ -135,6 +138,20 @@ impl Checkpoints {
             url: self.store.url(&key),
         }
         .into())
+    }
+
+    /// Enters a reason that came later into a published manifest: the end of a phase must stay.
+    async fn strengthen(
+        &self,
+        mut published: CheckpointManifest,
+        later: &CheckpointManifest,
+    ) -> Result<(), CheckpointError> {
+        published.reason = later.reason;
+        published.phase.clone_from(&later.phase);
+        published.phase_kind = later.phase_kind;
+        let key = layout::checkpoint_file(published.step, layout::MANIFEST_FILE);
+        self.check_epoch(later).await?;
+        Ok(self.store.put_proven(&key, published.to_json()).await?)
     }
 
     /// That no later coordinator has claimed the run.

@@ -78,6 +78,20 @@ pub enum StoreError {
     Invalid { problem: String, hint: String },
 }
 
+impl StoreError {
+    /// Whether an error comes from a store that may work again.
+    pub fn may_pass(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| {
+            let own = cause.downcast_ref::<Self>();
+            let of_checkpoint = match cause.downcast_ref::<CheckpointError>() {
+                Some(CheckpointError::Store(error)) => Some(error),
+                _ => None,
+            };
+            matches!(own.or(of_checkpoint), Some(Self::Unavailable { .. }))
+        })
+    }
+}
+
 /// Why a checkpoint could not be written, read or deleted.
 #[derive(Debug, ThisError)]
 pub enum CheckpointError {

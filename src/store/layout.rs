@@ -23,6 +23,10 @@ pub const COORDINATOR_FILE: &str = "coordinator.json";
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// The held-out scores, one line each.
 pub const EVALUATIONS_FILE: &str = "evaluations.jsonl";
+/// How the run went on after each generation that ended, one line each.
+pub const RECOVERIES_FILE: &str = "recoveries.jsonl";
+/// Where the run's time went.
+pub const GOODPUT_FILE: &str = "goodput.json";
 /// The checkpoint that a branch grew from.
 pub const BRANCH_FILE: &str = "branch.json";
 

@@ -50,8 +50,8 @@ pub struct CheckpointManifest {
     pub files: Vec<FileEntry>,
 }
 
-/// What asked for a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What asked for a checkpoint. Where several did at one step, the last of these is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The untrained or loaded state before the first step.
@@ -62,8 +62,8 @@ pub enum Reason {
     Time,
     /// An operator.
     Command,
-    PhaseEnd,
     Stop,
+    PhaseEnd,
 }
 
 /// One file of a checkpoint.
@@ -82,9 +82,16 @@ impl fmt::Display for Reason {
             Self::Interval => "step interval",
             Self::Time => "time interval",
             Self::Command => "command",
-            Self::PhaseEnd => "phase end",
             Self::Stop => "stop",
+            Self::PhaseEnd => "phase end",
         })
+    }
+}
+
+impl Reason {
+    /// Whether another checkpoint soon after serves as well.
+    pub fn is_regular(self) -> bool {
+        matches!(self, Self::Interval | Self::Time)
     }
 }
 

@@ -6,7 +6,7 @@
 //! is repeated while that may help.
 //!
 //! - [`settings`], [`backend`], [`probe`]: from an address to a store that is known to work
-//! - [`patience`]: how long a store may take
+//! - [`patience`], [`persistence`]: how long a store may take, and how long one is outlasted
 //! - [`write`]: writing and deleting, with proof where it matters
 //! - [`reader`], [`background`]: reading on through the faults of a store, also without async
 //! - [`layout`]: every key
@@ -41,6 +41,7 @@ pub mod error;
 pub mod layout;
 pub mod manifest;
 pub mod patience;
+pub mod persistence;
 pub mod probe;
 pub mod reader;
 pub mod removal;

@@ -72,6 +72,7 @@ impl Pulse {
             activity: ACTIVITIES[activity],
             ticks: self.0.ticks.load(Ordering::Relaxed),
             own_seconds: f64::from_bits(self.0.own_seconds.load(Ordering::Relaxed)),
+            uploads: 0,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::run::event::{Parting, Placement};
 use crate::run::progress::StepPlan;
 use crate::run::spike::{Detour, Spike, SpikeSettings};
 use crate::run::standing::{Activity, Seat, Standing};
-use crate::store::manifest::CheckpointManifest;
+use crate::store::manifest::{CheckpointManifest, Reason};
 use crate::telemetry::pulse::Pulse;
 use crate::telemetry::{Evaluation, EvaluationMoment, StepMetrics, Stopwatch};
 use crate::train::abort::Abort;
@@ -105,6 +105,11 @@ pub enum Outbox {
     },
     /// The files of a checkpoint are in the store.
     Stored(Box<CheckpointManifest>),
+    /// They could not be written there, for now.
+    NotStored {
+        step: Step,
+        error: String,
+    },
     /// The last step is taken, and all snapshots are stored.
     Ended {
         seat: Seat,
@@ -160,9 +165,9 @@ pub struct Tools {
     pub abort: Abort,
     /// Where the lead of the newest generation is found; it may be known before the seat is.
     pub rendezvous: Option<(Generation, String)>,
-    /// The step of the newest snapshot that was handed over. Commands at the same step change no
-    /// weights, and the journal knows them: a step has one checkpoint.
-    pub saved: Option<Step>,
+    /// The newest snapshot that was handed over. Commands at the same step change no weights, and
+    /// the journal knows them: a step has one checkpoint, which may get another reason.
+    pub saved: Option<(Step, Reason)>,
 }
 
 /// A rank's turn in one generation, once its group is formed and its state is that of all.
@@ -173,8 +178,8 @@ pub struct Trainer<'a> {
     pub collective: Box<dyn Collective>,
     /// This rank's share of the held-out rows, read when they are first scored.
     pub held_out: Option<HeldOut>,
-    /// A checkpoint that waits for an earlier upload.
-    pub owed: bool,
+    /// Why a checkpoint is owed that waits for an earlier upload.
+    pub owed: Option<Reason>,
 }
 
 impl CommandQueue {

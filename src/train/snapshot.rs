@@ -1,8 +1,8 @@
 //! Checkpoints as the lead rank takes them: a copy of the state in host memory, handed to the
 //! uploader. Training stops for the copy alone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::ids::{Epoch, Generation};
+use crate::ids::{Epoch, Generation, Step};
 use crate::model::{huggingface, weights};
 use crate::run::ledger::Ledger;
 use crate::run::progress::Progress;
@@ -30,7 +30,44 @@ pub struct Snapshot {
     /// Complete but for `files` (their digests are known after the upload) and the coordinator's
     /// epoch and parent.
     pub manifest: CheckpointManifest,
-    pub files: Vec<(String, Bytes)>,
+    /// None where the files of this step were handed over before, and only the reason is new.
+    pub files: Option<Vec<(String, Bytes)>>,
+}
+
+/// What the uploader tells of snapshots that were handed to it.
+#[derive(Clone, Debug, Default)]
+pub struct Uploads(Arc<UploadsInner>);
+
+#[derive(Debug, Default)]
+struct UploadsInner {
+    /// Handed over, and neither in the store yet nor given up.
+    in_flight: AtomicU64,
+    /// The newest that was given up.
+    lost: Mutex<Option<(Step, Reason)>>,
+}
+
+impl Uploads {
+    pub fn in_flight(&self) -> u64 {
+        self.0.in_flight.load(Ordering::SeqCst)
+    }
+
+    pub fn stored(&self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub fn given_up(&self, step: Step, reason: Reason) {
+        *self.lost() = Some((step, reason));
+        self.stored();
+    }
+
+    /// What was given up since this was last asked.
+    fn take_lost(&self) -> Option<(Step, Reason)> {
+        self.lost().take()
+    }
+
+    fn lost(&self) -> std::sync::MutexGuard<'_, Option<(Step, Reason)>> {
+        self.0.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a checkpoint says beside its tensors.
@@ -55,49 +92,62 @@ pub struct Snapshots {
     pub tokenizer: String,
     /// Files that are the same in every checkpoint: the tokenizer's.
     pub constant_files: Vec<(String, Bytes)>,
-    pub uploads: Sender<Snapshot>,
-    /// How many were handed over and are not in the store yet; the uploader counts down.
-    pub in_flight: Arc<AtomicU64>,
+    pub queue: Sender<Snapshot>,
+    pub uploads: Uploads,
 }
 
 impl Snapshots {
-    /// Whether a snapshot could be handed over at once: no earlier one still waits.
-    pub fn has_room(&self) -> bool {
-        self.uploads.capacity() > 0
+    /// Whether no earlier snapshot still waits for its upload.
+    pub fn none_waits(&self) -> bool {
+        self.queue.capacity() == self.queue.max_capacity()
     }
 
     /// Whether the files of all snapshots are in the store.
     pub fn all_stored(&self) -> bool {
-        self.in_flight.load(Ordering::SeqCst) == 0
+        self.uploads.in_flight() == 0
     }
 
-    /// Hands a snapshot over; waits where an earlier one still waits, and not longer than until
-    /// `given_up`. False where it was given up.
+    /// The newest snapshot that could not be stored, once.
+    pub fn take_lost(&self) -> Option<(Step, Reason)> {
+        self.uploads.take_lost()
+    }
+
+    /// Hands a snapshot over; waits where the queue is full, and not longer than until `given_up`.
+    /// False where it was given up.
     pub fn hand_over(&self, mut snapshot: Snapshot, given_up: impl Fn() -> bool) -> Result<bool> {
         loop {
-            match self.uploads.try_send(snapshot) {
-                Ok(()) => {
-                    self.in_flight.fetch_add(1, Ordering::SeqCst);
-                    return Ok(true);
-                }
+            // Counted before the uploader can count it down.
+            self.uploads.0.in_flight.fetch_add(1, Ordering::SeqCst);
+            match self.queue.try_send(snapshot) {
+                Ok(()) => return Ok(true),
                 Err(TrySendError::Closed(_)) => anyhow::bail!("the uploader has ended"),
-                Err(TrySendError::Full(_)) if given_up() => return Ok(false),
                 Err(TrySendError::Full(waiting)) => snapshot = waiting,
+            }
+            self.uploads.stored();
+            if given_up() {
+                return Ok(false);
             }
             std::thread::sleep(ROOM_INTERVAL);
         }
     }
 
+    /// Says anew why a step has its checkpoint.
+    pub fn rename(&self, moment: Moment<'_>) -> Snapshot {
+        Snapshot {
+            manifest: self.manifest(moment),
+            files: None,
+        }
+    }
+
     /// Copies the state.
     pub fn copy(&self, engine: &Engine, moment: Moment<'_>) -> Result<Snapshot> {
+        let manifest = self.manifest(moment);
         let Moment {
-            reason,
-            generation,
-            phase,
             progress,
             rows,
             ledger,
             plan,
+            ..
         } = moment;
         let state = TrainingState {
             version: TrainingState::version(progress),
@@ -131,7 +181,22 @@ impl Snapshots {
                 json(serde_json::to_vec_pretty(ledger))?,
             ),
         ]);
-        let manifest = CheckpointManifest {
+        Ok(Snapshot {
+            manifest,
+            files: Some(files),
+        })
+    }
+
+    fn manifest(&self, moment: Moment<'_>) -> CheckpointManifest {
+        let Moment {
+            reason,
+            generation,
+            phase,
+            progress,
+            rows,
+            ..
+        } = moment;
+        CheckpointManifest {
             version: MANIFEST_VERSION,
             run: self.run.clone(),
             step: progress.step,
@@ -146,7 +211,6 @@ impl Snapshots {
             parent: None,
             pinned: false,
             files: Vec::new(),
-        };
-        Ok(Snapshot { manifest, files })
+        }
     }
 }

@@ -111,6 +111,11 @@ pub enum Report {
     Spike(Box<Spike>),
     /// Its files are stored.
     Checkpoint(Box<CheckpointManifest>),
+    /// They cannot be, for now.
+    NotStored {
+        step: Step,
+        error: String,
+    },
     Outcome {
         id: CommandId,
         stage: CommandStage,

@@ -19,10 +19,12 @@ use crate::coordinator::claim::host_name;
 use crate::diagnosis;
 use crate::ids::Epoch;
 use crate::run::event::Introduction;
+use crate::run::standing::Beat;
 use crate::run::state::Millis;
 use crate::telemetry::pulse::Pulse;
 use crate::train::abort::Abort;
 use crate::train::compute::{Inbox, Offer, Outbox};
+use crate::train::snapshot::Uploads;
 use crate::wire::{Assignment, Report};
 use crate::worker::link::{LinkEvent, Told, Whereabouts};
 use crate::worker::setup::{Launch, start_compute};
@@ -44,8 +46,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long last words may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Joins the coordinator at `url` and works until the run is over.
-pub async fn work(url: &str) -> Result<Exit> {
+/// Joins the coordinator at `url` and works until the run is over, or leaves when a warning comes
+/// that the machine will be taken away.
+pub async fn work(url: &str, warnings: mpsc::Receiver<String>) -> Result<Exit> {
     let limits = Limits {
         orphan: CONNECT_TIMEOUT,
         ..Limits::default()
@@ -67,7 +70,7 @@ pub async fn work(url: &str) -> Result<Exit> {
         abort: Abort::default(),
     };
     rank.connect(rank.state.introduction());
-    let exit = rank.follow(links).await?;
+    let exit = rank.follow(links, warnings).await?;
     rank.farewell(&exit).await;
     Ok(exit)
 }
@@ -89,6 +92,7 @@ struct ComputeHandle {
     inbox: SyncSender<Inbox>,
     ended: oneshot::Receiver<Result<()>>,
     told: mpsc::Receiver<Outbox>,
+    uploads: Uploads,
     /// None when it has ended in order, because the compute thread has.
     uploader: Option<JoinHandle<Result<()>>>,
     /// The offer that is being read from the store.
@@ -101,12 +105,17 @@ enum Woken {
     Told(Box<Outbox>),
     Offer(Result<Box<Offer>>),
     Broke(anyhow::Error),
+    Warned(String),
     Tick,
 }
 
 impl RankProcess {
     /// Follows orders until the process has to end.
-    async fn follow(&mut self, mut links: mpsc::Receiver<Told>) -> Result<Exit> {
+    async fn follow(
+        &mut self,
+        mut links: mpsc::Receiver<Told>,
+        mut warnings: mpsc::Receiver<String>,
+    ) -> Result<Exit> {
         let started = Instant::now();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,6 +127,7 @@ impl RankProcess {
                     let told = told.context("this process keeps a sender")?;
                     Woken::Link(Box::new(told))
                 }
+                Some(reason) = warnings.recv() => Woken::Warned(reason),
                 _ = ticks.tick() => Woken::Tick,
             };
             let now = Millis(started.elapsed().as_millis() as u64);
@@ -138,9 +148,8 @@ impl RankProcess {
                 Woken::Offer(Err(error)) | Woken::Broke(error) => Some(Event::Broke {
                     error: diagnosis::describe(&error),
                 }),
-                Woken::Tick => Some(Event::Tick {
-                    beat: self.pulse.beat(),
-                }),
+                Woken::Warned(reason) => Some(Event::Warned { reason }),
+                Woken::Tick => Some(Event::Tick { beat: self.beat() }),
             };
             let Some(event) = event else {
                 continue;
@@ -151,6 +160,14 @@ impl RankProcess {
                     return Ok(exit);
                 }
             }
+        }
+    }
+
+    fn beat(&self) -> Beat {
+        let compute = self.compute.as_ref();
+        Beat {
+            uploads: compute.map_or(0, |compute| compute.uploads.in_flight()),
+            ..self.pulse.beat()
         }
     }
 
@@ -170,7 +187,8 @@ impl RankProcess {
                 if self.compute.is_none() {
                     let config: RunConfig = serde_json::from_str(&run_json)
                         .context("the coordinator's run is malformed")?;
-                    self.state.set_orphan_limit(config.timeouts.coordinator);
+                    let timeouts = &config.timeouts;
+                    self.state.set_limits(timeouts.coordinator, timeouts.grace);
                     self.whereabouts.config = Some(config.clone());
                     self.compute = Some(self.start(config)?);
                 }
@@ -204,12 +222,12 @@ impl RankProcess {
 
     fn start(&self, config: RunConfig) -> Result<ComputeHandle> {
         let (outbox, told) = mpsc::channel(TOLD_MAX);
-        let (uploader, uploads, in_flight) = upload::start(&config, outbox.clone())?;
+        let (uploader, snapshots, uploads) = upload::start(&config, outbox.clone())?;
         let (inbox, ended) = start_compute(Launch {
             config,
             outbox,
-            uploads,
-            in_flight,
+            snapshots,
+            uploads: uploads.clone(),
             pulse: self.pulse.clone(),
             abort: self.abort.clone(),
         })?;
@@ -217,6 +235,7 @@ impl RankProcess {
             inbox,
             ended,
             told,
+            uploads,
             uploader: Some(uploader),
             offer: None,
         })
@@ -269,7 +288,7 @@ impl RankProcess {
         let compute = self.compute.as_mut().context("a seat came too early")?;
         compute.offer = Some(tokio::spawn(async move {
             let restored = match &assignment.resume_from {
-                Some(address) => Some(restore::restore(&config, address, assignment.branch).await?),
+                Some(address) => Some(restore::insist(&config, address, assignment.branch).await?),
                 None => None,
             };
             Ok(Box::new(Offer {

@@ -3,15 +3,37 @@
 use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
+use crate::diagnosis;
 use crate::run::ledger::Ledger;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
+use crate::store::error::StoreError;
+use crate::store::persistence::Persistence;
 use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::train::state::{Restored, TensorFiles, TrainingState};
 
+/// Reads a checkpoint whole, and outlasts a store that fails for a while.
+pub(super) async fn insist(
+    config: &RunConfig,
+    address: &CheckpointAddress,
+    branch: bool,
+) -> Result<Restored> {
+    let mut persistence = Persistence::new(config.timeouts.store);
+    loop {
+        let error = match restore(config, address, branch).await {
+            Ok(restored) => return Ok(restored),
+            Err(error) => error,
+        };
+        let may_pass = StoreError::may_pass(&error);
+        if !may_pass || !persistence.goes_on(&diagnosis::describe(&error)).await {
+            return Err(error);
+        }
+    }
+}
+
 /// Reads a checkpoint whole.
-pub(super) async fn restore(
+async fn restore(
     config: &RunConfig,
     CheckpointAddress { run_url, step }: &CheckpointAddress,
     branch: bool,

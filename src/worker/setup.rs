@@ -4,8 +4,6 @@
 //! the store is made on the lead rank; the others get it by broadcast, so that all begin equal.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -42,7 +40,7 @@ use crate::train::abort::Abort;
 use crate::train::compute::{CommandQueue, Inbox, Intervals, Offer, Outbox, Tools, Trainer, Turn};
 use crate::train::optimizer::StableAdamW;
 use crate::train::replica::{Position, Replica, StateError, share};
-use crate::train::snapshot::{Snapshot, Snapshots};
+use crate::train::snapshot::{Snapshot, Snapshots, Uploads};
 use crate::train::state::Restored;
 use crate::train::step::{Engine, StepRules, device, optimizer_parameters};
 use crate::worker::weights::{Beginning, load_tensors};
@@ -60,8 +58,8 @@ const GLANCE: Duration = Duration::from_millis(50);
 pub(super) struct Launch {
     pub(super) config: RunConfig,
     pub(super) outbox: mpsc::Sender<Outbox>,
-    pub(super) uploads: mpsc::Sender<Snapshot>,
-    pub(super) in_flight: Arc<AtomicU64>,
+    pub(super) snapshots: mpsc::Sender<Snapshot>,
+    pub(super) uploads: Uploads,
     pub(super) pulse: Pulse,
     pub(super) abort: Abort,
 }
@@ -97,8 +95,8 @@ impl ComputeThread {
         let Launch {
             config,
             outbox,
+            snapshots: queue,
             uploads,
-            in_flight,
             pulse,
             abort,
         } = launch;
@@ -116,8 +114,8 @@ impl ComputeThread {
             run: config.name.clone(),
             tokenizer: manifest.tokenizer.digest.clone(),
             constant_files: tokenizer_files(&blueprint.corpus)?,
+            queue,
             uploads,
-            in_flight,
         };
         let builder = blueprint.clone();
         let prefetcher = Prefetcher::start(BATCHES_AHEAD, move |request| builder.build(request))?;
@@ -271,7 +269,7 @@ impl ComputeThread {
             seat,
             collective,
             held_out: None,
-            owed: false,
+            owed: None,
         };
         let turn = trainer.run()?;
         if let Turn::Ended { .. } = turn {

@@ -27,6 +27,8 @@ pub struct Limits {
     pub retry: Duration,
     /// How long a rank goes on without a coordinator.
     pub orphan: Duration,
+    /// How long it may take to leave, once it was warned.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -35,6 +37,7 @@ impl Default for Limits {
             beat: Duration::from_secs(1),
             retry: Duration::from_millis(500),
             orphan: Duration::from_mins(10),
+            grace: Duration::from_mins(5),
         }
     }
 }
@@ -99,6 +102,10 @@ pub enum Exit {
     Restart {
         reason: String,
     },
+    /// Its machine is taken away.
+    Left {
+        reason: String,
+    },
     Failed {
         error: String,
     },
@@ -128,12 +135,14 @@ pub struct RankState {
     member: Option<MemberId>,
     attachment: Attachment,
     standing: Option<Standing>,
+    /// How the last generation was left.
+    parting: Option<(Generation, Parting)>,
     records: VecDeque<Record>,
     newest_step: Step,
     /// Checkpoints that are stored and not known to be published.
     unpublished: Vec<CheckpointManifest>,
-    /// The scheduler's warning.
-    leaving: Option<String>,
+    /// The scheduler's warning, and when it came.
+    leaving: Option<(String, Millis)>,
     beat_at: Millis,
     is_over: bool,
 }
@@ -149,6 +158,7 @@ impl RankState {
             member: None,
             attachment: Attachment::Opening,
             standing: None,
+            parting: None,
             records: VecDeque::new(),
             newest_step: Step(0),
             unpublished: Vec::new(),
@@ -158,9 +168,10 @@ impl RankState {
         }
     }
 
-    /// How long to go on without a coordinator from now on.
-    pub fn set_orphan_limit(&mut self, limit: Duration) {
-        self.limits.orphan = limit;
+    /// How long to go on without a coordinator from now on, and how long leaving may take.
+    pub fn set_limits(&mut self, orphan: Duration, grace: Duration) {
+        self.limits.orphan = orphan;
+        self.limits.grace = grace;
     }
 
     pub fn introduction(&self) -> Introduction {
@@ -226,8 +237,12 @@ impl RankState {
                 self.exit(Exit::Failed { error }, &mut effects);
             }
             Event::Warned { reason } => {
-                self.leaving = Some(reason.clone());
-                self.report(Report::Leaving { reason }, &mut effects);
+                if self.member.is_none() {
+                    self.exit(Exit::Left { reason }, &mut effects);
+                } else if self.leaving.is_none() {
+                    self.leaving = Some((reason.clone(), now));
+                    self.report(Report::Leaving { reason }, &mut effects);
+                }
             }
             Event::Tick { beat } => self.tick(beat, now, &mut effects),
         }
@@ -256,15 +271,19 @@ impl RankState {
     /// Tells a coordinator, new or back again, what it may have missed.
     fn welcomed(&mut self, stored_step: Step, effects: &mut Vec<Effect>) {
         self.forget(stored_step);
-        if self.leads() {
+        if self.leads() || self.attachment == Attachment::Idle {
             self.tell_records(effects);
         }
         for manifest in &self.unpublished {
             let report = Report::Checkpoint(Box::new(manifest.clone()));
             effects.push(Effect::Report(report));
         }
-        if let Some(reason) = self.leaving.clone() {
+        if let Some((reason, _)) = self.leaving.clone() {
             effects.push(Effect::Report(Report::Leaving { reason }));
+        }
+        if self.attachment == Attachment::Idle {
+            // The introduction may have been made before.
+            self.idle(effects);
         }
         if let Attachment::Finished(seat) = self.attachment {
             let ended = self.standing.and_then(|standing| standing.ended);
@@ -342,7 +361,8 @@ impl RankState {
                 {
                     self.attachment = Attachment::Idle;
                     let error = "the generation was given up after its last step".to_owned();
-                    self.idle(Some((seat.generation, Parting::Broken { error })), effects);
+                    self.parting = Some((seat.generation, Parting::Broken { error }));
+                    self.idle(effects);
                 }
             }
             Order::Published { step } => {
@@ -350,7 +370,10 @@ impl RankState {
                 effects.push(Effect::Compute(Inbox::Published(step)));
             }
             Order::Dismiss { reason, restart } => {
-                let exit = if restart {
+                let is_done = matches!(self.attachment, Attachment::Finished(_));
+                let exit = if self.leaving.is_some() && !is_done {
+                    Exit::Left { reason }
+                } else if restart {
                     Exit::Restart { reason }
                 } else {
                     Exit::Dismissed { reason }
@@ -360,8 +383,8 @@ impl RankState {
         }
     }
 
-    fn idle(&self, parting: Option<(Generation, Parting)>, effects: &mut Vec<Effect>) {
-        let standing = self.standing;
+    fn idle(&self, effects: &mut Vec<Effect>) {
+        let (parting, standing) = (self.parting.clone(), self.standing);
         self.report(Report::Idle { parting, standing }, effects);
     }
 
@@ -373,7 +396,11 @@ impl RankState {
                 }
                 self.attachment = Attachment::Idle;
                 self.standing = standing;
-                self.idle(parting, effects);
+                self.parting = parting;
+                // It may be the only one that took the last step. Others get its state, not its
+                // records.
+                self.tell_records(effects);
+                self.idle(effects);
             }
             Outbox::RendezvousReady {
                 generation,
@@ -418,6 +445,9 @@ impl RankState {
                 self.unpublished.push((*manifest).clone());
                 self.report(Report::Checkpoint(manifest), effects);
             }
+            Outbox::NotStored { step, error } => {
+                self.report(Report::NotStored { step, error }, effects);
+            }
             Outbox::Outcome { command, stage } => self.outcome(command, stage, effects),
             Outbox::Ended {
                 seat,
@@ -461,6 +491,13 @@ impl RankState {
             self.beat_at = now;
             effects.push(Effect::Report(Report::Beat(beat)));
         }
+        if let Some((reason, since)) = &self.leaving
+            && now.since(*since) >= self.limits.grace
+        {
+            let reason = format!("{reason}, and the time to leave in is over");
+            self.exit(Exit::Left { reason }, effects);
+            return;
+        }
         if self
             .orphan_since
             .is_some_and(|since| now.since(since) >= self.limits.orphan)
@@ -477,3 +514,6 @@ impl RankState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,15 @@
 mod bits;
 mod branch;
 mod by_hand;
+mod chaos;
 mod damage;
 mod decay;
+mod drill;
 mod inspect;
+mod leaving;
 mod operate;
+mod outage;
+mod partition;
 mod recovery;
 mod refusals;
 mod resume;

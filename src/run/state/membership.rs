@@ -6,6 +6,7 @@ use crate::ids::{Generation, Rank, Step};
 use crate::run::event::{
     Effect, Entry, GenerationRecord, MemberId, MemberRecord, Origin, Parting, Placement,
 };
+use crate::run::goodput::Cause;
 use crate::run::standing::{Seat, Standing};
 use crate::run::state::{Lineage, Member, Place, Restorable, RunState, Stage};
 
@@ -68,6 +69,7 @@ impl RunState {
         }
         let generation = self.generation;
         self.regrouping = None;
+        self.recovery_begins(&reason);
         let mut lost = Vec::new();
         for (&id, member) in &mut self.members {
             if member.rank.take().is_none() {
@@ -113,6 +115,9 @@ impl RunState {
             Some(_) => self.rules.limits.rejoin_closed,
             None => self.rules.limits.rejoin,
         };
+        if member.since.lost.is_none() {
+            self.silence = self.now.since(member.since.beat.min(member.since.ticked));
+        }
         if member.rank.is_some() && self.stage.has_generation() {
             // A rank that had finished left nothing undone.
             let finished = member.place == Place::Finished && member.rank != Some(Rank(0));
@@ -177,6 +182,8 @@ impl RunState {
         }
         self.checkpoint_since = now;
         self.restorable = Restorable::Unknown;
+        self.taken_up();
+        self.generation_trains();
         let (stage, verb) = if standing.paused {
             (Stage::Paused, "is paused")
         } else {
@@ -195,11 +202,15 @@ impl RunState {
         if self.lineage.is_none() || self.members.values().any(|member| self.holds(member)) {
             self.stateless_since = now;
         }
+        self.release_leaving(effects);
+        self.waits = Cause::Recovering;
         if self.stage != Stage::Gathering {
             self.regroup(effects);
             return;
         }
-        self.release_leaving(effects);
+        if self.end_deserted(effects) {
+            return;
+        }
         let letting_go = self
             .members
             .iter()
@@ -209,9 +220,10 @@ impl RunState {
             self.reason = format!("{name} has yet to let go of the last generation");
             return;
         }
+        self.all_have_let_go();
         let have = self.candidates().count() as u32;
         if self.candidates().any(|(_, member)| self.holds(member)) {
-            if have >= self.rules.min_ranks {
+            if have >= self.rules.min_ranks || self.only_leaving_hold() {
                 self.assign(Origin::Ranks, effects);
             } else {
                 let least = self.rules.min_ranks;
@@ -249,9 +261,11 @@ impl RunState {
                 self.fail(&error, effects);
             }
             _ if have < want => {
+                self.waits = Cause::Ranks;
                 self.reason = format!("waiting for {want} ranks to join, {have} are here");
             }
             _ => {
+                self.waits = Cause::Store;
                 "looking for the newest checkpoint that verifies".clone_into(&mut self.reason);
             }
         }
@@ -263,24 +277,26 @@ impl RunState {
         if now.since(self.stage_since) > limit {
             self.fail(&format!("{what}, for {} s", limit.as_secs()), effects);
         } else {
+            self.waits = Cause::Ranks;
             self.reason = format!("{what}: waiting for more");
         }
     }
 
-    /// Those that could take a seat.
-    fn candidates(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+    /// Those that could take a seat. One that has to leave takes one only for a checkpoint of the
+    /// state that nobody else holds.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        let last = self.only_leaving_hold();
         self.members
             .iter()
-            .filter(|(_, member)| {
-                member.place == Place::Idle
-                    && member.since.lost.is_none()
-                    && member.leaving.is_none()
+            .filter(move |(_, member)| {
+                let stays = member.leaving.is_none() || (last && self.holds(member));
+                member.place == Place::Idle && member.since.lost.is_none() && stays
             })
             .map(|(&id, member)| (id, member))
     }
 
     /// Whether a member holds the state of the lineage.
-    fn holds(&self, member: &Member) -> bool {
+    pub(super) fn holds(&self, member: &Member) -> bool {
         let lineage = self.lineage.map(|lineage| lineage.generation);
         lineage.is_some() && member.standing.map(|standing| standing.lineage) == lineage
     }
@@ -289,6 +305,7 @@ impl RunState {
     fn assign(&mut self, origin: Origin, effects: &mut Vec<Effect>) {
         let now = self.now;
         self.generation = Generation(self.generation.0 + 1);
+        self.seats_are_given(origin);
         let generation = self.generation;
         if let (Origin::Store, Restorable::Known(step)) = (origin, self.restorable) {
             self.forget_spikes_after(step.unwrap_or(Step(0)));
@@ -379,11 +396,8 @@ impl RunState {
         let window = self.rules.limits.join_window;
         let waiting: Vec<MemberId> = self.candidates().map(|(id, _)| id).collect();
         let newest = waiting.iter().map(|id| self.members[id].since.place).max();
-        let leaving = self
-            .seated()
-            .find_map(|(id, member)| Some((id, member.leaving.clone()?)));
-        let reason = if let Some((id, why)) = leaving {
-            format!("{} leaves: {why}", self.name(id))
+        let reason = if let Some(reason) = self.leave_taking(effects) {
+            reason
         } else if world < self.rules.ranks && newest.is_some_and(|at| now.since(at) >= window) {
             format!("{} more join", waiting.len())
         } else {
@@ -400,25 +414,5 @@ impl RunState {
             generation: self.generation,
         });
         self.regrouping = Some(reason);
-    }
-
-    /// Lets those go that have to leave and hold no seat any more.
-    fn release_leaving(&mut self, effects: &mut Vec<Effect>) {
-        let free: Vec<MemberId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| {
-                member.leaving.is_some() && matches!(member.place, Place::Idle | Place::Opening)
-            })
-            .map(|(&id, _)| id)
-            .collect();
-        for id in free {
-            let member = self.members.remove(&id).expect("it was just found");
-            effects.push(Effect::Dismiss {
-                member: id,
-                reason: member.leaving.unwrap_or_default(),
-                restart: false,
-            });
-        }
     }
 }

@@ -11,6 +11,7 @@ use crate::run::standing::{Activity, Seat};
 
 use super::*;
 
+mod leaving;
 mod spikes;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -155,6 +156,7 @@ fn live(state: &mut RunState, from: u64, to: u64, members: &[u64]) -> Vec<Effect
                 activity: Activity::Computing,
                 ticks: second,
                 own_seconds: 1.0,
+                uploads: 0,
             };
             let member = member(number);
             let event = Event::Beat { member, beat };
@@ -478,6 +480,7 @@ fn silent_and_hanging_ranks_are_dismissed_by_name() {
             activity: Activity::Computing,
             ticks: second.min(31),
             own_seconds: if second > 3 { 9.0 } else { 1.0 },
+            uploads: 0,
         },
     };
     let mut effects = Vec::new();
@@ -554,30 +557,6 @@ fn a_rank_that_is_late_at_a_boundary_is_told_to_abort() {
     assert!(!state.handle(parted, Millis(0)).contains(&late));
     assert!(!live(&mut state, 1, 2, &[1, 2]).contains(&late));
     assert!(live(&mut state, 3, 3, &[1, 2]).contains(&late));
-}
-
-#[test]
-fn a_rank_whose_machine_is_taken_away_leaves_at_a_boundary() {
-    let mut state = training(2);
-    let leaving = Event::Leaving {
-        member: member(1),
-        reason: "SIGTERM".to_owned(),
-    };
-    let effects = state.handle(leaving, Millis(0));
-    assert!(effects.contains(&Effect::Regroup {
-        member: member(1),
-        generation: Generation(1),
-    }));
-    let parted = |number| Event::Idle {
-        member: member(number),
-        parting: Some((Generation(1), Parting::Regrouped)),
-        standing: Some(standing(20)),
-    };
-    state.handle(parted(1), Millis(10));
-    let effects = state.handle(parted(2), Millis(20));
-    let given = seats(&effects);
-    assert_eq!(given.len(), 1);
-    assert_eq!((given[0].0, given[0].1.seat), (member(2), seat(2, 0, 1)));
 }
 
 #[test]

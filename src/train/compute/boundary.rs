@@ -155,45 +155,65 @@ impl Trainer<'_> {
         }))
     }
 
-    /// Takes the checkpoint that is due, or one that is owed; the lead rank does. One made by
-    /// interval waits for an earlier upload without holding up the training. None is taken where
-    /// the generation ends while it waits; the next one takes it.
+    /// Takes the checkpoint that is due, or one that is owed; the lead rank does. A regular one
+    /// waits for an earlier upload without holding up the training, and one that could not be
+    /// stored is taken anew. None is taken where the generation ends while it waits; the next one
+    /// takes it.
     pub(super) fn checkpoint(&mut self, phase: usize) -> Result<()> {
         if !self.is_lead() {
             return Ok(());
         }
         let position = &self.replica.position;
         let step = position.progress.step;
-        let (reason, phase) = match position.due {
-            Some(due) if due.step == step => (due.reason, due.phase),
-            _ if self.owed => (Reason::Interval, phase),
+        if let Some((lost, reason)) = self.tools.snapshots.take_lost() {
+            self.owed = self.owed.max(Some(reason));
+            self.tools.saved.take_if(|(saved, _)| *saved == lost);
+        }
+        let (reason, phase) = match (position.due, self.owed) {
+            (Some(due), _) if due.step == step => (due.reason, due.phase),
+            (_, Some(reason)) => (reason, phase),
             _ => return Ok(()),
         };
-        if self.tools.saved == Some(step) || self.tools.commands.published == Some(step) {
+        let saved = self.tools.saved.filter(|(saved, _)| *saved == step);
+        let exists = saved.is_some() || self.tools.commands.published == Some(step);
+        if exists && (reason.is_regular() || saved.is_some_and(|(_, saved)| saved >= reason)) {
+            self.owed = None;
             return Ok(());
         }
-        if reason == Reason::Interval && !self.tools.snapshots.has_room() {
-            self.owed = true;
+        if !exists && reason.is_regular() && !self.tools.snapshots.none_waits() {
+            self.owed = self.owed.max(Some(reason));
             return Ok(());
         }
-        let progress = &position.progress;
-        let phases = &self.tools.blueprint.phases;
-        let moment = Moment {
-            reason,
-            generation: self.seat.generation,
-            phase: &self.tools.blueprint.schedule.phases[phase],
-            progress,
-            rows: position.rows,
-            ledger: &position.ledger,
-            plan: phases[progress.phase].builder.plan.digest(),
+        let moment = self.moment(reason, phase);
+        let snapshot = if exists {
+            self.tools.snapshots.rename(moment)
+        } else {
+            self.tools.snapshots.copy(&self.replica.engine, moment)?
         };
-        let snapshot = self.tools.snapshots.copy(&self.replica.engine, moment)?;
         let _during = self.tools.pulse.during(Activity::Store);
         let given_up = || self.tools.abort.is_over(self.seat.generation);
         if self.tools.snapshots.hand_over(snapshot, given_up)? {
-            self.owed = false;
-            self.tools.saved = Some(step);
+            self.owed = None;
+            self.tools.saved = Some((step, reason));
         }
         Ok(())
+    }
+
+    /// What a checkpoint of now says beside its tensors.
+    fn moment(&self, reason: Reason, phase: usize) -> Moment<'_> {
+        let position = &self.replica.position;
+        let blueprint = &self.tools.blueprint;
+        Moment {
+            reason,
+            generation: self.seat.generation,
+            phase: &blueprint.schedule.phases[phase],
+            progress: &position.progress,
+            rows: position.rows,
+            ledger: &position.ledger,
+            plan: blueprint.phases[position.progress.phase]
+                .builder
+                .plan
+                .digest(),
+        }
     }
 }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -22,6 +23,7 @@ use cohort::prepare;
 use cohort::prepare::config::CorpusConfig;
 use cohort::prepare::progress::Silent;
 use cohort::run::event::{Entry, GenerationRecord};
+use cohort::run::goodput::Recovery;
 use cohort::store::checkpoint::Checkpoints;
 use cohort::store::manifest::CheckpointManifest;
 use cohort::store::settings::StoreSettings;
@@ -33,6 +35,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::support::namespace::Namespace;
 use crate::support::process::{Ended, Process, is_rank, poll};
 use crate::support::s3::S3Server;
 
@@ -140,6 +143,8 @@ pub struct Run {
     store: Store,
     environment: Vec<(String, String)>,
     processes: AtomicU32,
+    /// Where its processes are apart.
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// The settings that every test starts from: a model of two layers, five rows a step, which two
@@ -227,6 +232,7 @@ impl Run {
             store,
             environment: Vec::new(),
             processes: AtomicU32::new(0),
+            namespace: None,
         };
         run.write_yaml();
         run
@@ -240,6 +246,11 @@ impl Run {
         run.set_environment(server);
         run.write_yaml();
         run
+    }
+
+    /// Has the run's processes in a network of their own.
+    pub fn put_into(&mut self, namespace: &Arc<Namespace>) {
+        self.namespace = Some(Arc::clone(namespace));
     }
 
     /// Gives the run's processes the credentials of a server.
@@ -278,7 +289,7 @@ impl Run {
     /// What the program says where it refuses the run.
     #[track_caller]
     pub fn refused(&self, command: &str) -> String {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_cohort"))
+        let output = Command::new(env!("CARGO_BIN_EXE_cohort"))
             .arg(command)
             .arg(self.yaml())
             .output()
@@ -309,7 +320,14 @@ impl Run {
     pub fn start(&self, arguments: &[&str]) -> Process {
         let number = self.processes.fetch_add(1, Ordering::Relaxed);
         let output = self.folder.path().join(format!("process-{number}"));
-        Process::start(arguments, &self.environment, &output)
+        let program = env!("CARGO_BIN_EXE_cohort");
+        let mut command = match &self.namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        };
+        command.args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::spawn(command, &output)
     }
 
     pub fn start_training(&self) -> Process {
@@ -351,6 +369,10 @@ impl Run {
 
     /// What the live coordinator says; nothing where none lives.
     pub fn status(&self) -> Option<StatusView> {
+        if self.namespace.is_some() {
+            let said = self.operate(&["status", "--json"]);
+            return serde_json::from_str(&said.stdout).ok();
+        }
         wait_for(async {
             let address = claim::address(&self.store).await.ok()??;
             let mut client = wire::connect(&address.url).await.ok()?;
@@ -403,6 +425,13 @@ impl Run {
             _ => None,
         };
         entries.map(entry).filter_map(generation).collect()
+    }
+
+    /// How the run went on after each generation that ended.
+    pub fn recoveries(&self) -> Vec<Recovery> {
+        let lines = self.lines(layout::RECOVERIES_FILE);
+        let parse = |line: &String| serde_json::from_str(line).unwrap();
+        lines.iter().map(parse).collect()
     }
 
     /// Kills the process of `cohort train` by SIGKILL and sees every rank end by itself. The step

@@ -8,7 +8,9 @@ use cohort::store::manifest::Reason;
 use cohort::telemetry::{Evaluation, EvaluationMoment, StepMetrics};
 use serde_json::json;
 
-use crate::support::run::{Run, assert_same_weights, assert_steps_are_whole, decay, stable};
+use crate::support::run::{
+    Run, assert_same_weights, assert_steps_are_whole, decay, stable, wait_for,
+};
 
 /// Far beyond what a test waits for: only a command ends this phase.
 const ENDLESS_TOKENS: u64 = 1_000_000_000;
@@ -301,4 +303,28 @@ fn asked_twice_or_in_the_decay_it_is_refused_and_a_pause_changes_nothing() {
     run.operate(&["resume"]).good();
     life.wait().good();
     assert_same_steps(&run, &configured_as(&run, 80_000));
+}
+
+/// The checkpoint of a pause becomes the end of the stable phase, which retention keeps.
+#[test]
+fn in_a_pause_the_checkpoint_that_exists_becomes_the_stable_end() {
+    let run = commanded();
+    let mut life = run.start_training();
+    run.await_step(&mut life, 3);
+    run.operate(&["pause"]).good();
+    run.operate(&["checkpoint"]).good();
+    let paused = run.await_status(&mut life, "the checkpoint", |view| {
+        let last = view.last_step.as_ref().map(|last| last.step);
+        view.last_checkpoint.is_some() && view.last_checkpoint == last
+    });
+    let at = paused.last_checkpoint.unwrap();
+    let manifest = |step| wait_for(run.checkpoints().manifest(step)).unwrap();
+    assert_eq!(manifest(at).reason, Reason::Command);
+    assert_eq!(switch_step(&run.operate(&["decay"]).good().stdout), at);
+    run.operate(&["resume"]).good();
+    life.wait().good();
+    assert_eq!(manifest(at).reason, Reason::PhaseEnd);
+    assert_eq!(manifest(at).phase, "stable");
+    let verified = wait_for(run.checkpoints().verify(at)).unwrap();
+    assert_eq!(verified.complaint(), None);
 }

@@ -40,7 +40,7 @@ fn killed_and_resumed(ranks: u32) {
 }
 
 #[test]
-fn stopped_by_command_ctrl_c_and_sigterm_and_resumed() {
+fn stopped_by_command_and_by_signals_and_resumed() {
     let settings = json!({
         "ranks": 2,
         "phases": [stable(60_000), decay(30_000)],
@@ -50,7 +50,7 @@ fn stopped_by_command_ctrl_c_and_sigterm_and_resumed() {
     uninterrupted.train();
 
     let run = Run::new(settings);
-    for (step, by) in [(12, "INT"), (24, "TERM"), (36, "stop")] {
+    for (step, by) in [(12, "INT"), (24, "TERM"), (36, "stop"), (44, "USR1")] {
         let mut life = run.start_training();
         run.await_step(&mut life, step);
         if by == "stop" {
@@ -59,7 +59,12 @@ fn stopped_by_command_ctrl_c_and_sigterm_and_resumed() {
         } else {
             life.signal(by);
         }
-        let said = life.wait().good();
+        let ended = life.wait();
+        let said = match by {
+            // A scheduler's signal: the job wants to be queued again.
+            "TERM" | "USR1" => ended.interrupted(),
+            _ => ended.good(),
+        };
         assert!(
             said.stderr.contains("stopped on command"),
             "{}",
