@@ -148,6 +148,15 @@ impl Core {
                 step: self.go_on_from(resume),
             },
         };
+        self.decide(event, reply, now).await
+    }
+
+    async fn decide(
+        &mut self,
+        event: Event,
+        reply: Replies,
+        now: Millis,
+    ) -> Result<Option<Option<String>>> {
         // Thousands come a second; the next tick shows what they say.
         let is_beat = matches!(event, Event::Beat { .. });
         let effects = self.state.handle(event, now);

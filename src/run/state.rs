@@ -325,18 +325,7 @@ impl RunState {
                 self.pace.enter(seconds);
                 self.recovery_ends(&mut effects);
             }
-            Event::CheckpointPublished { step } => {
-                self.last_checkpoint = Some(step);
-                self.checkpoint_since = now;
-                if self.store_fails.take().is_some() {
-                    let reason = format!("the store works again: it has checkpoint {step}");
-                    effects.push(Effect::Note { reason });
-                }
-                let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
-                if asked && !self.stage.has_generation() {
-                    self.restorable = Restorable::Unknown;
-                }
-            }
+            Event::CheckpointPublished { step } => self.published(step, &mut effects),
             Event::Restorable { step } if self.going_back.is_none() => {
                 self.restorable = Restorable::Known(step);
             }
@@ -373,6 +362,19 @@ impl RunState {
         }
         self.settle(&mut effects);
         effects
+    }
+
+    fn published(&mut self, step: Step, effects: &mut Vec<Effect>) {
+        self.last_checkpoint = Some(step);
+        self.checkpoint_since = self.now;
+        if self.store_fails.take().is_some() {
+            let reason = format!("the store works again: it has checkpoint {step}");
+            effects.push(Effect::Note { reason });
+        }
+        let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
+        if asked && !self.stage.has_generation() {
+            self.restorable = Restorable::Unknown;
+        }
     }
 
     fn enter(&mut self, stage: Stage, reason: String, effects: &mut Vec<Effect>) {

@@ -388,19 +388,22 @@ impl RankState {
         self.report(Report::Idle { parting, standing }, effects);
     }
 
+    fn become_idle(&mut self, effects: &mut Vec<Effect>) {
+        self.attachment = Attachment::Idle;
+        // It may be the only one that took the last step. Others get its state, not its records.
+        self.tell_records(effects);
+        self.idle(effects);
+    }
+
     fn told(&mut self, told: Outbox, effects: &mut Vec<Effect>) {
         match told {
             Outbox::Idle { parting, standing } => {
                 if let Some((_, Parting::WentBack(_))) = parting {
                     self.forget_all();
                 }
-                self.attachment = Attachment::Idle;
                 self.standing = standing;
                 self.parting = parting;
-                // It may be the only one that took the last step. Others get its state, not its
-                // records.
-                self.tell_records(effects);
-                self.idle(effects);
+                self.become_idle(effects);
             }
             Outbox::RendezvousReady {
                 generation,
@@ -457,13 +460,11 @@ impl RankState {
                 self.attachment = Attachment::Finished(seat);
                 self.standing = Some(standing);
                 let generation = seat.generation;
-                self.report(
-                    Report::Finished {
-                        generation,
-                        stopped,
-                    },
-                    effects,
-                );
+                let finished = Report::Finished {
+                    generation,
+                    stopped,
+                };
+                self.report(finished, effects);
             }
         }
     }
