@@ -16,7 +16,7 @@ use crate::corpus::random::{below, keyed_number};
 use crate::ids::{Epoch, Generation, Rank, Step};
 use crate::run::goodput::Cause;
 use crate::run::state::{Place, Stage};
-use crate::telemetry::{StatusView, StepMetrics};
+use crate::telemetry::StatusView;
 
 mod process;
 
@@ -252,10 +252,10 @@ async fn recover(
             if is_new && found.is_none() {
                 found = Some(elapsed.as_secs_f64());
             }
-            let in_new = |last: &StepMetrics| last.generation > before.generation;
-            let last = view.last_step.as_ref();
-            if let Some(first) = last.filter(|last| in_new(last)) {
-                lowest = lowest.min(Step(first.step.0.saturating_sub(1)));
+            if let Some(newest) = &view.last_step
+                && newest.generation > before.generation
+            {
+                lowest = lowest.min(Step(newest.step.0.saturating_sub(1)));
             }
             let goes_on = step(view) > before.step || view.stage.is_over();
             if goes_on && (found.is_some() || !must_find) {
@@ -308,9 +308,8 @@ async fn judge(arguments: &ChaosArguments, outcomes: &[Outcome]) -> Result<()> {
         ]);
     }
     say(&table.render())?;
-    let view = match look(&arguments.run).await {
-        Ok(view) => view,
-        Err(_) => return say("the run is over; look at its last words"),
+    let Ok(view) = look(&arguments.run).await else {
+        return say("the run is over; look at its last words");
     };
     let again = view.account.seconds.get(&Cause::Redone);
     say(&format!(

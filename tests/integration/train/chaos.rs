@@ -204,6 +204,10 @@ fn chaos(ranks: u32, faults: u32) {
 }
 
 /// Thirty, or as many as `COHORT_FAULTS` says.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the number of faults is no part of a run"
+)]
 #[test]
 fn faults_change_nothing() {
     let faults = std::env::var("COHORT_FAULTS").map(|count| count.parse().unwrap());
