@@ -174,12 +174,12 @@ impl Archive {
     }
 
     /// Takes out the steps after `step`, which are taken again.
-    pub(super) async fn cut(&mut self, step: Step) {
+    pub(super) async fn cut(&mut self, step: Step) -> Result<()> {
         self.cut_metrics(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
         self.early.clear();
-        self.flush().await;
+        self.flush().await
     }
 
     fn cut_metrics(&mut self, step: Step) {
@@ -224,7 +224,7 @@ impl Archive {
         self.last_step = step;
         self.last_generation = metrics.generation;
         if self.early.iter().any(|manifest| manifest.step == step) {
-            self.flush().await;
+            self.flush().await?;
         }
         Ok(true)
     }
@@ -237,10 +237,7 @@ impl Archive {
             })
         });
         self.evaluations.push(&serde_json::to_string(evaluation)?);
-        if let Err(error) = self.evaluations.flush(&self.store).await {
-            self.tell(&error);
-        }
-        Ok(())
+        self.flush().await
     }
 
     /// Writes an entry down. Before a generation begins all that is known of earlier steps is
@@ -254,28 +251,24 @@ impl Archive {
 
     async fn insist_on_flush(&mut self) -> Result<()> {
         let mut persistence = Persistence::new(self.patience);
-        loop {
-            let flushed = match epoch::is_newest(&self.store, self.epoch).await {
-                Ok(true) => self.try_flush().await,
-                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
-                Err(error) => Err(error),
-            };
-            let Err(error) = flushed else { return Ok(()) };
+        while let Some(error) = self.try_flush().await? {
             let trouble = format!("the metrics cannot be stored: {error}");
             if !persistence.goes_on(&trouble).await {
                 bail!(trouble);
             }
         }
+        Ok(())
     }
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
     /// it must find no gap.
-    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) {
+    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) -> Result<()> {
         let is_due = manifest.step <= self.last_step;
         self.early.push(manifest);
         if is_due {
-            self.flush().await;
+            self.flush().await?;
         }
+        Ok(())
     }
 
     /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].
@@ -291,25 +284,35 @@ impl Archive {
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
-            // A coordinator that was taken over writes nothing over its successor's records.
-            match epoch::is_newest(&self.store, self.epoch).await {
-                Ok(true) => self.flush().await,
-                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
-                Err(error) => self.tell(&error),
-            }
+            self.flush().await?;
         }
         Ok(())
     }
 
     /// Brings the lines into the store, and then the checkpoints that waited for them. What the
     /// store does not take stays in memory for the next time.
-    async fn flush(&mut self) {
-        if let Err(error) = self.try_flush().await {
-            self.tell(&error);
+    ///
+    /// # Errors
+    /// [`Fenced`]: a coordinator that was taken over writes nothing over its successor's records.
+    async fn flush(&mut self) -> Result<()> {
+        if let Some(error) = self.try_flush().await? {
+            let error = format!("the metrics cannot be stored: {error}");
+            // A core that is so busy hears of it the next time.
+            let _ = self.core.try_send(Message::StoreFails { error });
+        }
+        Ok(())
+    }
+
+    /// The same, and what the store fails at.
+    async fn try_flush(&mut self) -> Result<Option<StoreError>> {
+        match epoch::is_newest(&self.store, self.epoch).await {
+            Ok(true) => Ok(self.write_lines().await.err()),
+            Ok(false) => Err(Fenced { ours: self.epoch }.into()),
+            Err(error) => Ok(Some(error)),
         }
     }
 
-    async fn try_flush(&mut self) -> Result<(), StoreError> {
+    async fn write_lines(&mut self) -> Result<(), StoreError> {
         self.evaluations.flush(&self.store).await?;
         self.metrics.flush(&self.store).await?;
         self.recoveries.flush(&self.store).await?;
@@ -330,23 +333,13 @@ impl Archive {
         Ok(())
     }
 
-    fn tell(&self, error: &StoreError) {
-        let error = format!("the metrics cannot be stored: {error}");
-        // A core that is so busy hears of it the next time.
-        let _ = self.core.try_send(Message::StoreFails { error });
-    }
-
     /// Writes the last lines and waits for the last publications.
     pub(super) async fn close(mut self) -> Result<()> {
-        let flushed = self.insist_on_flush().await;
-        let is_fenced = |error: &anyhow::Error| error.is::<Fenced>();
-        flushed.or_else(|error| {
-            if is_fenced(&error) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })?;
+        match self.insist_on_flush().await {
+            // The successor has them, and writes its own.
+            Err(error) if error.is::<Fenced>() => {}
+            flushed => flushed?,
+        }
         drop(self.publish);
         self.publisher.await.context("the publisher broke")?
     }
@@ -405,14 +398,14 @@ async fn publish(
             Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
             Err(error) => error,
         };
-        let may_pass = matches!(error, CheckpointError::Store(_));
+        let of_store = matches!(error, CheckpointError::Store(_));
         let trouble = format!("checkpoint {step} cannot be published: {error}");
         // The core may have ended; the error is then this task's result, if it stays.
-        if may_pass {
+        if of_store {
             let error = trouble.clone();
             let _ = core.try_send(Message::StoreFails { error });
         }
-        if !may_pass || !persistence.goes_on(&trouble).await {
+        if !of_store || !persistence.goes_on(&trouble).await {
             let error = trouble.clone();
             let _ = core.try_send(Message::Broken { error });
             bail!(trouble);

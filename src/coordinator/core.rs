@@ -21,6 +21,7 @@ use crate::run::goodput::Recovery;
 use crate::run::schedule::Schedule;
 use crate::run::spike;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
+use crate::store::error::StoreError;
 use crate::store::layout;
 use crate::store::persistence::Persistence;
 use crate::telemetry::{StatusView, StepMetrics};
@@ -245,7 +246,7 @@ impl Core {
             Report::Spike(_) => return Ok(None),
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
-                    self.archive.publish(*manifest).await;
+                    self.archive.publish(*manifest).await?;
                 } else {
                     warn!(step = %manifest.step, "a checkpoint of a state that is no more");
                 }
@@ -366,7 +367,7 @@ impl Core {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
             rewind::clear(&self.claim.store, &self.state.spikes).await?;
-            self.archive.cut(step).await;
+            self.archive.cut(step).await?;
             self.last_step = None;
         }
         let own = self.resume.from.as_ref().filter(|_| !self.resume.branch);
@@ -401,9 +402,11 @@ impl Core {
                 };
                 let error = match found {
                     Ok(resume) => break Message::Restorable(resume),
-                    Err(error) => crate::diagnosis::describe(&error),
+                    Err(error) => error,
                 };
-                if !persistence.goes_on(&error).await {
+                let may_pass = StoreError::may_pass(&error);
+                let error = crate::diagnosis::describe(&error);
+                if !may_pass || !persistence.goes_on(&error).await {
                     break Message::Broken { error };
                 }
             };

@@ -18,7 +18,7 @@ use crate::run::event::{Entry, GenerationRecord};
 use crate::run::spike::{self, Spike};
 use crate::store::error::StoreError;
 use crate::store::persistence::Persistence;
-use crate::store::{Store, layout};
+use crate::store::{Store, epoch, layout};
 
 /// Entries that are read at once.
 const READS_MAX: usize = 32;
@@ -89,9 +89,17 @@ impl Writer {
         loop {
             let error = match self.store.put_new(&key, json.clone()).await {
                 Ok(()) => return Ok(()),
-                // The seal; an own one that was not heard of is no such error.
+                // A seal is only set by a later epoch.
                 Err(StoreError::AlreadyExists { .. }) => {
-                    return Err(Fenced { ours: self.epoch }.into());
+                    match epoch::is_newest(&self.store, self.epoch).await {
+                        Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
+                        // An own one, torn by an attempt that failed.
+                        Ok(true) => match self.store.put_proven(&key, json.clone()).await {
+                            Ok(()) => return Ok(()),
+                            Err(error) => error,
+                        },
+                        Err(error) => error,
+                    }
                 }
                 Err(error) => error,
             };

@@ -131,8 +131,8 @@ impl Snapshots {
         }
     }
 
-    /// Says anew why a step has its checkpoint.
-    pub fn rename(&self, moment: Moment<'_>) -> Snapshot {
+    /// Another reason for the checkpoint that a step has.
+    pub fn another_reason(&self, moment: Moment<'_>) -> Snapshot {
         Snapshot {
             manifest: self.manifest(moment),
             files: None,

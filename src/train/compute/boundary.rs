@@ -186,7 +186,7 @@ impl Trainer<'_> {
         }
         let moment = self.moment(reason, phase);
         let snapshot = if exists {
-            self.tools.snapshots.rename(moment)
+            self.tools.snapshots.another_reason(moment)
         } else {
             self.tools.snapshots.copy(&self.replica.engine, moment)?
         };

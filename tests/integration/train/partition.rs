@@ -7,11 +7,13 @@ use std::time::Duration;
 use cohort::coordinator::claim::Address;
 use cohort::ids::Generation;
 use cohort::run::state::Stage;
+use cohort::telemetry::StatusView;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::recovery::{step, working};
 use crate::support::namespace::Namespace;
+use crate::support::process::Process;
 use crate::support::run::{Run, assert_steps_are_whole, stable};
 
 /// Longer than a rank may be silent.
@@ -30,6 +32,18 @@ fn coordinator_port(run: &Run) -> u16 {
     let address: Address = serde_json::from_slice(&run.read("coordinator.json")).unwrap();
     let (_, port) = address.url.rsplit_once(':').unwrap();
     port.parse().unwrap()
+}
+
+/// That the run goes on from there, and no step or state was lost.
+#[track_caller]
+fn assert_goes_on(run: &Run, mut life: Process, view: &StatusView) {
+    run.await_step(&mut life, step(view) + 10);
+    life.signal("INT");
+    life.wait().good();
+    assert_steps_are_whole(run);
+    for record in run.generations() {
+        assert_eq!(record.lineage, Generation(1), "no checkpoint was read");
+    }
 }
 
 #[test]
@@ -54,14 +68,7 @@ fn ranks_step_on_while_they_cannot_reach_their_coordinator() {
         step(&view),
         view.generation
     );
-    let at = step(&view);
-    run.await_step(&mut life, at + 10);
-    life.signal("INT");
-    life.wait().good();
-    assert_steps_are_whole(&run);
-    for record in run.generations() {
-        assert_eq!(record.lineage, Generation(1), "no checkpoint was read");
-    }
+    assert_goes_on(&run, life, &view);
     // Most of the steps of that time were taken without a coordinator.
     let metrics = run.metrics();
     let alone: f64 = metrics
@@ -101,12 +108,5 @@ fn ranks_that_cannot_reach_each_other_come_together_anew() {
     );
     assert!(seconds < 60.0, "{seconds} s");
     namespace.heal();
-    let at = step(&view);
-    run.await_step(&mut life, at + 10);
-    life.signal("INT");
-    life.wait().good();
-    assert_steps_are_whole(&run);
-    for record in run.generations() {
-        assert_eq!(record.lineage, Generation(1), "no checkpoint was read");
-    }
+    assert_goes_on(&run, life, &view);
 }
