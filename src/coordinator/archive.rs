@@ -1,27 +1,23 @@
-//! What the coordinator writes down: metrics, evaluations, the journal of commands, and checkpoints
-//! that become real by their manifest.
-//!
-//! Publishing and retention run beside the core, one after the other; the journal is written before
-//! the core goes on.
+//! What the coordinator writes down: metrics, evaluations, recoveries, where time went, the journal
+//! (before the core goes on), and checkpoints whose metrics are stored (through the publisher).
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::coordinator::claim::Claim;
 use crate::coordinator::journal::{Fenced, Writer};
+use crate::coordinator::lines::Lines;
 use crate::coordinator::message::Message;
-use crate::coordinator::rewind;
+use crate::coordinator::publisher::{self, Task};
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
 use crate::run::state::Millis;
-use crate::store::checkpoint::Checkpoints;
-use crate::store::error::{CheckpointError, StoreError};
+use crate::store::error::StoreError;
 use crate::store::manifest::CheckpointManifest;
 use crate::store::persistence::Persistence;
 use crate::store::retention::Retention;
@@ -55,74 +51,6 @@ pub(super) struct Archive {
     publisher: JoinHandle<Result<()>>,
 }
 
-/// What is done to checkpoints beside the core, one after the other.
-enum Task {
-    Publish(Box<CheckpointManifest>),
-    /// Find the checkpoint to go back to, once all before it in the queue are published.
-    GoBack {
-        before: Step,
-        checkpoints: u32,
-    },
-}
-
-/// A file of JSON lines in the store, kept whole in memory: object stores cannot append.
-struct Lines {
-    key: &'static str,
-    text: String,
-    dirty: bool,
-}
-
-impl Lines {
-    /// What an earlier life of the run left.
-    async fn open(store: &Store, key: &'static str) -> Result<Self> {
-        let text = match store.get(key).await {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(StoreError::NotFound { .. }) => String::new(),
-            Err(error) => return Err(error.into()),
-        };
-        let mut lines = Self {
-            key,
-            text,
-            dirty: false,
-        };
-        // A line torn by a crash is of a step that is taken again.
-        lines.remove(|line| step_of(line).is_none());
-        Ok(lines)
-    }
-
-    /// Takes out the steps after `step`.
-    fn cut(&mut self, step: Step) {
-        self.remove(|line| step_of(line).is_none_or(|found| found > step));
-    }
-
-    fn last(&self) -> Option<&str> {
-        self.text.lines().next_back()
-    }
-
-    fn push(&mut self, json: &str) {
-        self.text.push_str(json);
-        self.text.push('\n');
-        self.dirty = true;
-    }
-
-    fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
-        let kept = self.text.lines().filter(|line| !unwanted(line));
-        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-        self.dirty |= kept != self.text;
-        self.text = kept;
-    }
-
-    async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
-        if self.dirty {
-            store
-                .put_large(self.key, Bytes::from(self.text.clone()))
-                .await?;
-            self.dirty = false;
-        }
-        Ok(())
-    }
-}
-
 impl Archive {
     pub(super) async fn open(
         claim: &Claim,
@@ -147,7 +75,7 @@ impl Archive {
         let (last_step, last_generation) =
             last.map_or_else(Default::default, |last| (last.step, last.generation));
         let (publish, tasks) = mpsc::channel(PUBLISH_MAX);
-        let publisher = tokio::spawn(work(claim.clone(), keep, tasks, core.clone()));
+        let publisher = tokio::spawn(publisher::work(claim.clone(), keep, tasks, core.clone()));
         Ok(Self {
             journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
@@ -183,8 +111,7 @@ impl Archive {
     }
 
     fn cut_metrics(&mut self, step: Step) {
-        let lost = self.metrics.text.lines().rev();
-        for line in lost.take_while(|line| step_of(line).is_some_and(|found| found > step)) {
+        for line in self.metrics.after(step) {
             if let Ok(line) = serde_json::from_str::<StepMetrics>(line) {
                 let data = line.seconds * line.data_wait_fraction;
                 self.goodput.redo(line.seconds, data);
@@ -343,78 +270,4 @@ impl Archive {
         drop(self.publish);
         self.publisher.await.context("the publisher broke")?
     }
-}
-
-fn step_of(line: &str) -> Option<Step> {
-    #[derive(serde::Deserialize)]
-    struct OfStep {
-        step: Step,
-    }
-    let line: OfStep = serde_json::from_str(line).ok()?;
-    Some(line.step)
-}
-
-async fn work(
-    claim: Claim,
-    keep: Retention,
-    mut tasks: mpsc::Receiver<Task>,
-    core: mpsc::Sender<Message>,
-) -> Result<()> {
-    while let Some(task) = tasks.recv().await {
-        match task {
-            Task::Publish(manifest) => publish(&claim, &keep, *manifest, &core).await?,
-            Task::GoBack {
-                before,
-                checkpoints,
-            } => {
-                let message = match rewind::find(&claim, before, checkpoints).await {
-                    Ok(resume) => Message::WentBack(resume),
-                    Err(error) => Message::Broken {
-                        error: crate::diagnosis::describe(&error),
-                    },
-                };
-                // The core may have ended.
-                let _ = core.send(message).await;
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn publish(
-    claim: &Claim,
-    keep: &Retention,
-    mut manifest: CheckpointManifest,
-    core: &mpsc::Sender<Message>,
-) -> Result<()> {
-    let checkpoints = Checkpoints::new(claim.store.clone());
-    manifest.epoch = claim.epoch;
-    manifest.parent.clone_from(&claim.parent);
-    let step = manifest.step;
-    let mut persistence = Persistence::new(claim.patience);
-    loop {
-        let error = match checkpoints.publish(&manifest).await {
-            // That of an earlier lead that was lost right after is whole, and of the same rows.
-            Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
-            Err(error) => error,
-        };
-        let of_store = matches!(error, CheckpointError::Store(_));
-        let trouble = format!("checkpoint {step} cannot be published: {error}");
-        // The core may have ended; the error is then this task's result, if it stays.
-        if of_store {
-            let error = trouble.clone();
-            let _ = core.try_send(Message::StoreFails { error });
-        }
-        if !of_store || !persistence.goes_on(&trouble).await {
-            let error = trouble.clone();
-            let _ = core.try_send(Message::Broken { error });
-            bail!(trouble);
-        }
-    }
-    info!(%step, reason = ?manifest.reason, "checkpoint published");
-    let _ = core.try_send(Message::Published { step });
-    if let Err(error) = checkpoints.retain(keep, step).await {
-        warn!(%error, "old checkpoints could not be removed");
-    }
-    Ok(())
 }

@@ -30,7 +30,9 @@ mod archive;
 pub mod claim;
 mod core;
 pub mod journal;
+mod lines;
 mod message;
+mod publisher;
 mod rewind;
 mod service;
 
