@@ -136,15 +136,19 @@ enum Subcommands {
         #[arg(long, value_name = "NEW.yaml", requires = "withdraw")]
         write: Option<PathBuf>,
     },
-    /// Show the exact batch of a step.
+    /// Show the exact batch of a step, or check all that a run has read.
+    ///
+    /// Without `--step` every step that the run has taken is read again: its rows must follow those
+    /// before it, its tokens, masks and sources be those that the run recorded, and each
+    /// checkpoint's ledger be the sum.
     Inspect {
         /// The run's YAML.
         run: PathBuf,
         /// Counted from 1; taken or still to come.
         #[arg(long)]
-        step: u64,
+        step: Option<u64>,
         /// Write the rows to this safetensors file instead of summing them up.
-        #[arg(long)]
+        #[arg(long, requires = "step")]
         output: Option<PathBuf>,
     },
     /// Kill, stop and cut off processes of a run on a schedule, and see how it goes on: a drill.

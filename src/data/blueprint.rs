@@ -58,6 +58,7 @@ pub struct PhaseBlueprint {
 #[derive(Clone, Debug)]
 pub struct PassedRows {
     pub phase: usize,
+    pub rows: Range<u64>,
     pub counts: BTreeMap<SourceIndex, SourceCounts>,
     pub phase_ended: bool,
 }
@@ -134,6 +135,7 @@ impl Blueprint {
             let phase_ended = progress.pass_over(&rows, tokens, &self.schedule);
             passed.push(PassedRows {
                 phase,
+                rows,
                 counts,
                 phase_ended,
             });

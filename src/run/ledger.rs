@@ -1,6 +1,7 @@
 //! Whose text is in the weights: tokens, chunks and documents per source. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,16 @@ pub struct Consumed {
 )]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+impl fmt::Display for Consumed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} tokens, {} chunks, {} documents, {} tokens skipped",
+            self.tokens, self.chunks, self.documents, self.skipped_tokens
+        )
+    }
 }
 
 impl Consumed {
@@ -97,6 +108,30 @@ impl Ledger {
         Self {
             phases: phases.filter(|(_, sources)| !sources.is_empty()).collect(),
         }
+    }
+
+    /// The same without what was in the weights that the run started from.
+    #[must_use]
+    pub fn of_phases(mut self) -> Self {
+        self.phases.remove(START);
+        self
+    }
+
+    /// Where it differs from another one, in words.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let none = BTreeMap::new();
+        let phases: BTreeSet<&String> = self.phases.keys().chain(other.phases.keys()).collect();
+        phases.into_iter().find_map(|phase| {
+            let [own, others] = [self, other].map(|all| all.phases.get(phase).unwrap_or(&none));
+            let sources: BTreeSet<&String> = own.keys().chain(others.keys()).collect();
+            sources.into_iter().find_map(|source| {
+                let [own, other] = [own, others].map(|all| all.get(source).copied());
+                (own != other).then(|| {
+                    let [own, other] = [own, other].map(Option::unwrap_or_default);
+                    format!("phase \"{phase}\", {source}: {own} and not {other}")
+                })
+            })
+        })
     }
 
     /// Tokens read in a phase.

@@ -1,4 +1,4 @@
-//! `cohort inspect`: the exact global batch of a step.
+//! `cohort inspect`: the exact global batch of a step, or all that a run has read.
 
 use std::path::Path;
 
@@ -16,13 +16,27 @@ use crate::ids::{RowIndex, Step};
 use crate::preflight::open_blueprint;
 use crate::telemetry::StepMetrics;
 
+mod recount;
 mod step;
 
-/// Shows the batch of a step, or writes it to a safetensors file.
-pub(super) async fn inspect(run: &Path, step: u64, output: Option<&Path>) -> Result<()> {
+/// Shows the batch of a step, or writes it to a safetensors file; without a step, reads again all
+/// that the run has read and compares it with what the run says of itself.
+pub(super) async fn inspect(run: &Path, step: Option<u64>, output: Option<&Path>) -> Result<()> {
     let config = RunConfig::load(run)?;
     let blueprint = open_blueprint(&config)?;
-    let (plan, taken) = find(&config, &blueprint, Step(step)).await?;
+    match step {
+        Some(step) => show(&config, &blueprint, step, output).await,
+        None => recount::whole_run(&config, &blueprint).await,
+    }
+}
+
+async fn show(
+    config: &RunConfig,
+    blueprint: &Blueprint,
+    step: u64,
+    output: Option<&Path>,
+) -> Result<()> {
+    let (plan, taken) = find(config, blueprint, Step(step)).await?;
     let rows: Vec<RowIndex> = Blueprint::rows(&plan).map(RowIndex).collect();
     let batch = blueprint.build(&BatchRequest {
         phase: plan.phase as u32,

@@ -100,7 +100,7 @@ async fn newest(
     Ok(None)
 }
 
-async fn of_trunk(config: &RunConfig, parent: &CheckpointAddress) -> Result<Restored> {
+pub(super) async fn of_trunk(config: &RunConfig, parent: &CheckpointAddress) -> Result<Restored> {
     let settings = StoreSettings {
         url: parent.run_url.clone(),
         ..config.store.clone()
@@ -182,20 +182,23 @@ fn walk(
 
 /// The line of a step in the run's metrics.
 async fn recorded(store: &Store, step: Step) -> Result<Option<StepMetrics>> {
+    let mut lines = record(store).await?.into_iter();
+    Ok(lines.find(|line| line.step == step))
+}
+
+/// The steps that a run has taken, as it tells them.
+pub(super) async fn record(store: &Store) -> Result<Vec<StepMetrics>> {
     let text = match store.get(layout::METRICS_FILE).await {
         Ok(text) => text,
-        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(StoreError::NotFound { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
-    for line in text
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
-        let metrics: StepMetrics =
-            serde_json::from_slice(line).context("metrics.jsonl is damaged")?;
-        if metrics.step == step {
-            return Ok(Some(metrics));
-        }
-    }
-    Ok(None)
+    let lines = text.split(|&byte| byte == b'\n').enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty())
+        .map(|(index, line)| {
+            serde_json::from_slice(line)
+                .with_context(|| format!("{}, line {}", layout::METRICS_FILE, index + 1))
+        })
+        .collect()
 }

@@ -367,6 +367,12 @@ impl Run {
         self.start(&arguments).wait()
     }
 
+    /// Has the program read again all that the run has read.
+    pub fn recount(&self) -> Ended {
+        let yaml = self.yaml();
+        self.start(&["inspect", yaml.to_str().unwrap()]).wait()
+    }
+
     /// What the live coordinator says; nothing where none lives.
     pub fn status(&self) -> Option<StatusView> {
         if self.namespace.is_some() {

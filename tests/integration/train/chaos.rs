@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::recovery::{assert_all_alike, assert_as_undisturbed, step, working};
 use crate::support::process::{Process, signal};
 use crate::support::run::{Chance, Run, decay, stable};
+use crate::train::inspect::assert_recounted;
 
 /// Far above what any takes, so that a slow machine fails nothing.
 const RECOVERY_MAX: Duration = Duration::from_mins(1);
@@ -190,6 +191,7 @@ fn chaos(ranks: u32, faults: u32) {
     let Chaos { run, life, .. } = chaos;
     let ended = life.wait().good();
     assert_all_alike(&ended);
+    assert_recounted(&run);
     let metrics = run.metrics();
     let last_stable = metrics.iter().rfind(|line| line.phase == "stable").unwrap();
     println!(

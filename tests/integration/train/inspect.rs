@@ -1,10 +1,10 @@
 //! `cohort inspect` of steps to come, where the run does not stand at its beginning: after a decay
-//! on command, and in a branch. What it announces is what is then taken.
+//! on command, and in a branch. What it announces is what is then taken. And of whole runs.
 
 use cohort::ids::Step;
 use cohort::store::layout;
 use cohort::telemetry::StepMetrics;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::run::{Run, checkpoint_path, decay, stable, wait_for};
 
@@ -68,6 +68,7 @@ fn after_a_decay_on_command_it_shows_what_comes() {
     for (step, told) in wanted.iter().zip(&told) {
         assert_eq!(*told, taken(&metrics[step.0 as usize - 1]));
     }
+    assert_recounted(&run);
     wait_for(run.store().delete(layout::METRICS_FILE)).unwrap();
     let newest = run.manifests().pop().unwrap().step;
     assert_eq!(
@@ -113,4 +114,103 @@ fn in_a_branch_it_begins_where_the_branch_does() {
         assert_eq!(*told, taken(of_step(*step)));
     }
     assert_eq!(told_late, taken(of_step(late)));
+    assert_recounted(&run);
+}
+
+/// That the program finds every row of a run read once, all as recorded, and every ledger true.
+#[track_caller]
+pub(super) fn assert_recounted(run: &Run) {
+    let said = run.recount().good().stdout;
+    let (first, last) = (run.metrics()[0].step, run.metrics().pop().unwrap().step);
+    let wanted = format!("\n\nsteps {first} to {last}: every row once and in order");
+    assert!(said.contains(&wanted), "{said}");
+    let wanted = format!("sum of these rows: {}\n", run.manifests().len());
+    assert!(said.ends_with(&wanted), "{said}");
+}
+
+/// A change of a line of `metrics.jsonl`.
+type Change = fn(&mut StepMetrics);
+
+#[test]
+fn a_run_that_is_not_as_it_says_is_found_out() {
+    let run = Run::new(json!({"phases": [stable(5_000), decay(2_000)]}));
+    assert!(run.recount().error().contains("has taken no step yet"));
+    run.train();
+    assert_recounted(&run);
+    let said = run.recount().good().stdout;
+    println!("{said}");
+    let lines = run.metrics();
+    let of_phase = |phase: &str| lines.iter().filter(|line| line.phase == phase).count();
+    for (row, phase) in said.lines().skip(2).zip(["stable", "decay"]) {
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let steps = of_phase(phase).to_string();
+        assert_eq!(cells[..2], [phase, &steps]);
+    }
+    let found_out = |change: Change| {
+        let run = run.copy();
+        let mut lines = run.metrics();
+        change(&mut lines[4]);
+        let text = lines
+            .iter()
+            .map(|line| serde_json::to_string(line).unwrap() + "\n");
+        let text: String = text.collect();
+        wait_for(run.store().put(layout::METRICS_FILE, text)).unwrap();
+        run.recount().error().to_owned()
+    };
+    let changes: [(Change, &str); 6] = [
+        (|line| line.first_row -= 1, "step 5 took rows 19 to 23 of "),
+        (|line| line.rows -= 1, "step 5 took rows 20 to 23 of "),
+        (
+            |line| line.step = Step(4),
+            "the run tells of step 4 where step 5 should be",
+        ),
+        (|line| line.masked_tokens += 1, "step 5 took "),
+        (
+            |line| {
+                let tokens = line.sources.values_mut().next().unwrap();
+                *tokens += 1;
+            },
+            "step 5 took ",
+        ),
+        (|line| line.tokens += 1, "the run has read "),
+    ];
+    for (change, wanted) in changes {
+        let error = found_out(change);
+        println!("{error}");
+        assert!(error.starts_with(wanted), "{error}");
+    }
+}
+
+/// A ledger that counts a token too few, under a digest of its own.
+#[test]
+fn a_ledger_that_is_not_the_sum_is_found_out() {
+    let run = Run::new(json!({"phases": [stable(2_000), decay(2_000)]}));
+    run.train();
+    let mut manifest = run.manifests().pop().unwrap();
+    let key = layout::checkpoint_file(manifest.step, layout::LEDGER_FILE);
+    let mut ledger: Value = serde_json::from_slice(&run.read(&key)).unwrap();
+    let count = ledger["stable"]
+        .as_object_mut()
+        .unwrap()
+        .values_mut()
+        .next();
+    let count = &mut count.unwrap()["tokens"];
+    *count = json!(count.as_u64().unwrap() - 1);
+    let text = ledger.to_string();
+    for file in &mut manifest.files {
+        if file.name == layout::LEDGER_FILE {
+            file.bytes = text.len() as u64;
+            file.digest = blake3::hash(text.as_bytes()).to_hex().to_string();
+        }
+    }
+    wait_for(run.store().put(&key, text)).unwrap();
+    let key = layout::checkpoint_file(manifest.step, layout::MANIFEST_FILE);
+    wait_for(run.store().put(&key, manifest.to_json())).unwrap();
+    let ended = run.recount();
+    let error = ended.error();
+    let wanted = format!(
+        "the ledger of checkpoint {} is not what was read",
+        manifest.step
+    );
+    assert!(error.starts_with(&wanted), "{error}");
 }

@@ -22,7 +22,7 @@ use crate::support::run::{
     Chance, Corpus, Run, assert_same_bits, assert_same_weights, assert_steps_are_whole, decay,
     stable, wait_for,
 };
-use crate::train::inspect::{announced, taken};
+use crate::train::inspect::{announced, assert_recounted, taken};
 use crate::train::start::{near_overflow, trained};
 
 const NOISE: &str = "west/scans";
@@ -137,6 +137,7 @@ fn assert_ledger_is_true(run: &Run, passed_over: &[Detour]) {
     let seen: u64 = wanted.values().flatten().map(|(_, all)| all.tokens).sum();
     assert_eq!(run.metrics().last().unwrap().tokens, seen);
     assert_eq!(manifest.tokens, seen);
+    assert_recounted(run);
 }
 
 #[test]
