@@ -41,6 +41,8 @@ pub(super) struct Core {
     last_step: Option<StepMetrics>,
     last_recovery: Option<Recovery>,
     status: watch::Sender<StatusView>,
+    /// Whether the status tells all that has happened, heartbeats aside.
+    is_shown: bool,
 }
 
 impl Core {
@@ -75,6 +77,7 @@ impl Core {
             last_step: None,
             last_recovery: None,
             status,
+            is_shown: true,
             config,
         };
         core.show();
@@ -159,15 +162,19 @@ impl Core {
         now: Millis,
     ) -> Result<Option<Option<String>>> {
         // Thousands come a second; the next tick shows what they say.
-        let is_beat = matches!(event, Event::Beat { .. });
+        self.is_shown &= matches!(event, Event::Beat { .. });
         let effects = self.state.handle(event, now);
         let since_start = Duration::from_millis(now.0);
         self.archive.observe(self.state.occupation(), since_start);
-        let ended = self.execute(effects, reply).await?;
-        if !is_beat {
+        self.execute(effects, reply).await
+    }
+
+    /// Shows what has changed since it was last shown: for each of many events that come at once it
+    /// would be too dear, a status names all members.
+    pub(super) fn show_changes(&mut self) {
+        if !std::mem::replace(&mut self.is_shown, true) {
             self.show();
         }
-        Ok(ended)
     }
 
     fn go_on_from(&mut self, resume: Resume) -> Option<Step> {

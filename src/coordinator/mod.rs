@@ -3,10 +3,13 @@
 //!
 //! One task owns the [`RunState`]; everything else sends it events. All waits have deadlines.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::net::TcpListener;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -39,6 +42,8 @@ mod service;
 /// Events that may wait for the core; senders wait when it is full.
 const EVENTS_MAX: usize = 8192;
 const TICK: Duration = Duration::from_millis(200);
+/// Connections that may wait to be accepted; the system may have a limit below it.
+const BACKLOG: u32 = 8192;
 /// How long ranks and operators may take to hang up once the run is over.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -73,7 +78,8 @@ impl Coordinator {
         let wanted = config.clone();
         let checked = tokio::task::spawn_blocking(move || preflight::check(&wanted, is_new));
         let schedule = checked.await??;
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        allow_many_files();
+        let listener = listen(config.listen).with_context(|| {
             format!(
                 "cannot listen on {}\n  hint: choose another port in `listen`, or 0 for a free one",
                 config.listen
@@ -152,6 +158,30 @@ impl Coordinator {
     }
 }
 
+/// Listens with room for all ranks that knock in the same moment.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Each rank holds a connection, and most systems allow a process 1,024 open files until it asks
+/// for more.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 async fn drive(core: &mut Core, receiver: &mut mpsc::Receiver<Message>) -> Result<()> {
     let started = Instant::now();
     let mut ticks = tokio::time::interval(TICK);
@@ -161,8 +191,12 @@ async fn drive(core: &mut Core, receiver: &mut mpsc::Receiver<Message>) -> Resul
             message = receiver.recv() => message.context("the core keeps a sender of its own")?,
             _ = ticks.tick() => Message::Tick,
         };
-        let now = started.elapsed();
-        if let Some(outcome) = core.handle(message, now).await? {
+        let is_tick = matches!(message, Message::Tick);
+        let outcome = core.handle(message, started.elapsed()).await?;
+        if is_tick || receiver.is_empty() || outcome.is_some() {
+            core.show_changes();
+        }
+        if let Some(outcome) = outcome {
             return match outcome {
                 None => Ok(()),
                 // The state machine has noted it in the log already.

@@ -300,6 +300,7 @@ impl RunState {
     pub fn handle(&mut self, event: Event, now: Millis) -> Vec<Effect> {
         self.now = now;
         let mut effects = Vec::new();
+        let settles = self.may_settle(&event);
         match event {
             Event::Joined(introduction) => self.join(&introduction, &mut effects),
             Event::Left { member } => self.leave(member),
@@ -360,8 +361,20 @@ impl RunState {
             Event::OutOfTime => self.out_of_time(&mut effects),
             Event::Tick => self.tick(&mut effects),
         }
-        self.settle(&mut effects);
+        if settles {
+            self.settle(&mut effects);
+        }
         effects
+    }
+
+    /// Whether an event may lead to another generation at once. Thousands of ranks beat every second:
+    /// what follows from that is found at the next tick, but for ranks whose uploads are waited for.
+    fn may_settle(&self, event: &Event) -> bool {
+        let Event::Beat { member, .. } = event else {
+            return true;
+        };
+        let member = self.members.get(member);
+        member.is_some_and(|member| member.leaving.is_some())
     }
 
     fn published(&mut self, step: Step, effects: &mut Vec<Effect>) {

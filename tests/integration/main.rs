@@ -13,6 +13,7 @@ mod optimizer;
 mod plan;
 mod prepare;
 mod quickstart;
+mod scale;
 mod store;
 mod support;
 mod tidy;
