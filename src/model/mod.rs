@@ -23,6 +23,7 @@ pub mod new_rows;
 pub mod parameters;
 pub mod rope;
 pub mod settings;
+pub mod tensor_file;
 pub mod tile;
 pub mod torch_file;
 pub mod weights;

@@ -5,18 +5,18 @@
 //! `ModernBertForMaskedLM` and from `ModernBertModel` files, and refuses whatever does not fit, all
 //! of it in one error.
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Device, Kind, Tensor};
 
 use crate::model::config::ModelConfig;
 use crate::model::huggingface;
 use crate::model::init;
 use crate::model::parameters::{Parameters, Specification, specifications};
+use crate::model::tensor_file;
 
 /// The weights' file name in a model directory.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
@@ -109,15 +109,11 @@ pub fn load(
 /// # Errors
 /// Only if the format cannot hold them.
 pub fn save(parameters: &Parameters) -> Result<Vec<u8>> {
-    #[expect(
-        clippy::disallowed_types,
-        reason = "the crate's signature; one entry has one order"
-    )]
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let views = parameters
-        .iter()
-        .map(|each| (each.name.as_str(), Fp32View::new(&each.tensor)));
-    safetensors::serialize(views, Some(metadata)).context("cannot write safetensors")
+    tensor_file::write(
+        parameters
+            .iter()
+            .map(|each| (each.name.as_str(), &each.tensor)),
+    )
 }
 
 fn is_head(name: &str) -> bool {
@@ -288,47 +284,6 @@ fn to_tensor(view: &TensorView<'_>) -> Result<Tensor> {
     let kind = kind_of(view.dtype()).context("only floating-point tensors load")?;
     let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
     Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float))
-}
-
-/// Copies a tensor to host memory when the writer comes to it, one at a time.
-struct Fp32View<'a> {
-    tensor: &'a Tensor,
-    shape: Vec<usize>,
-}
-
-impl<'a> Fp32View<'a> {
-    fn new(tensor: &'a Tensor) -> Self {
-        Self {
-            tensor,
-            shape: tensor.size().iter().map(|&size| size as usize).collect(),
-        }
-    }
-}
-
-impl View for Fp32View<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let tensor = self
-            .tensor
-            .detach()
-            .to_device(Device::Cpu)
-            .to_kind(Kind::Float)
-            .contiguous();
-        let mut bytes = vec![0; self.data_len()];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        Cow::Owned(bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * Dtype::F32.bitsize() / 8
-    }
 }
 
 #[cfg(test)]

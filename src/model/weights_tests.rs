@@ -1,7 +1,5 @@
 //! What loads and what is refused, with the words of the refusal.
 
-use safetensors::tensor::serialize;
-
 use crate::model::config::{Preset, SpecialTokens};
 
 use super::*;
@@ -35,10 +33,11 @@ fn file(rename: impl Fn(&str) -> Option<String>, extra: &[(&str, &Tensor)]) -> V
     let extra = extra
         .iter()
         .map(|(name, tensor)| ((*name).to_owned(), *tensor));
-    serialize(
-        kept.chain(extra)
-            .map(|(name, tensor)| (name, Fp32View::new(tensor))),
-        None,
+    let tensors: Vec<(String, &Tensor)> = kept.chain(extra).collect();
+    tensor_file::write(
+        tensors
+            .iter()
+            .map(|(name, tensor)| (name.as_str(), *tensor)),
     )
     .unwrap()
 }
@@ -129,7 +128,7 @@ fn an_untied_decoder_is_refused() {
 
 #[test]
 fn weights_that_are_not_finite_are_refused() {
-    for bad in [f64::NAN, f64::INFINITY] {
+    for bad in [f32::NAN, f32::INFINITY] {
         let broken = Tensor::from_slice(&[1.0, bad, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         let name = "model.final_norm.weight";
         let others = |other: &str| (other != name).then(|| other.to_owned());

@@ -367,8 +367,9 @@ impl RunState {
         effects
     }
 
-    /// Whether an event may lead to another generation at once. Thousands of ranks beat every second:
-    /// what follows from that is found at the next tick, but for ranks whose uploads are waited for.
+    /// Whether an event may lead to another generation at once. Thousands of ranks beat every
+    /// second: what follows from that is found at the next tick, but for ranks whose uploads are
+    /// waited for.
     fn may_settle(&self, event: &Event) -> bool {
         let Event::Beat { member, .. } = event else {
             return true;

@@ -9,16 +9,17 @@ use anyhow::Result;
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
+use tracing::info;
 
 use crate::ids::{Epoch, Generation, Step};
-use crate::model::{huggingface, weights};
+use crate::model::{huggingface, tensor_file, weights};
 use crate::run::ledger::Ledger;
 use crate::run::progress::Progress;
 use crate::run::schedule::PhaseSettings;
 use crate::store::layout;
 use crate::store::manifest::{CheckpointManifest, MANIFEST_VERSION, Reason};
-use crate::telemetry::wall_clock;
-use crate::train::state::{TrainingState, write_tensors};
+use crate::telemetry::{Stopwatch, wall_clock};
+use crate::train::state::TrainingState;
 use crate::train::step::Engine;
 
 /// How often room for a snapshot is looked for.
@@ -141,6 +142,7 @@ impl Snapshots {
 
     /// Copies the state.
     pub fn copy(&self, engine: &Engine, moment: Moment<'_>) -> Result<Snapshot> {
+        let watch = Stopwatch::start();
         let manifest = self.manifest(moment);
         let Moment {
             progress,
@@ -157,6 +159,7 @@ impl Snapshots {
             rows,
             progress: progress.clone(),
         };
+        let moments = engine.optimizer.state_dict();
         let json = |value: serde_json::Result<Vec<u8>>| value.map(Bytes::from);
         let mut files = self.constant_files.clone();
         files.extend([
@@ -170,7 +173,9 @@ impl Snapshots {
             ),
             (
                 layout::OPTIMIZER_FILE.to_owned(),
-                write_tensors(&engine.optimizer.state_dict())?,
+                Bytes::from(tensor_file::write(
+                    moments.iter().map(|(name, tensor)| (name.as_str(), tensor)),
+                )?),
             ),
             (
                 layout::STATE_FILE.to_owned(),
@@ -181,6 +186,9 @@ impl Snapshots {
                 json(serde_json::to_vec_pretty(ledger))?,
             ),
         ]);
+        let bytes: usize = files.iter().map(|(_, content)| content.len()).sum();
+        let step = manifest.step;
+        info!(%step, bytes, seconds = watch.seconds(), "checkpoint copied; training goes on");
         Ok(Snapshot {
             manifest,
             files: Some(files),

@@ -3,12 +3,9 @@
 //! A checkpoint's folder is a Hugging Face model directory; beside the model it holds the
 //! optimizer's moments, the progress and the ledger. Saving and loading is exact, bit for bit.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
 
 use crate::data::blueprint::Blueprint;
 use crate::run::ledger::Ledger;
@@ -143,57 +140,6 @@ impl Restored {
     }
 }
 
-/// Writes fp32 tensors as safetensors, in the order given.
-pub fn write_tensors(tensors: &[(String, Tensor)]) -> Result<Bytes> {
-    let copied: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, tensor)| {
-            assert_eq!(tensor.kind(), Kind::Float, "{name} is kept in fp32");
-            let shape = tensor.size().iter().map(|&size| size as usize).collect();
-            Ok((name.clone(), shape, float_bytes(tensor)?))
-        })
-        .collect::<Result<_>>()?;
-    let views = copied
-        .iter()
-        .map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes)?;
-            Ok((name.as_str(), view))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = [("format".to_owned(), "pt".to_owned())]
-        .into_iter()
-        .collect();
-    Ok(Bytes::from(safetensors::serialize(views, Some(metadata))?))
-}
-
-/// An fp32 tensor's numbers as little-endian bytes, copied to the host.
-fn float_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let host = tensor.detach().to_device(Device::Cpu).contiguous().view(-1);
-    let mut bytes = vec![0; host.numel() * size_of::<f32>()];
-    let numbers = host.numel();
-    // libtorch and safetensors are both little-endian on every machine that libtorch runs on.
-    host.f_copy_data_u8(&mut bytes, numbers)
-        .context("cannot copy a tensor to the host")?;
-    Ok(bytes)
-}
-
-/// Reads all fp32 tensors of a safetensors file.
-pub fn read_tensors(bytes: &[u8], origin: &str) -> Result<Vec<(String, Tensor)>> {
-    let file = SafeTensors::deserialize(bytes).with_context(|| format!("{origin} is damaged"))?;
-    file.tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            if view.dtype() != Dtype::F32 {
-                bail!("{origin}: {name} is {:?}, not F32", view.dtype());
-            }
-            let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-            let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)
-                .map_err(|error| anyhow!("{origin}: {name}: {error}"))?;
-            Ok((name, tensor))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::ids::{CommandId, RowIndex, Step};
@@ -241,30 +187,5 @@ mod tests {
         assert_eq!(parse(&new).unwrap(), state(&progress));
         old["version"] = serde_json::json!(3);
         assert!(parse(&old).is_err());
-    }
-
-    #[test]
-    fn tensors_survive_bit_for_bit() {
-        let odd = [f32::MIN_POSITIVE, -0.0, 1.5e-40, f32::MAX, 0.1, -7.25];
-        let tensors = vec![
-            ("z".to_owned(), Tensor::from_slice(&odd).view([2, 3])),
-            ("a".to_owned(), Tensor::from_slice(&odd[..1])),
-        ];
-        let bytes = write_tensors(&tensors).unwrap();
-        let mut read = read_tensors(&bytes, "test").unwrap();
-        read.sort_by(|left, right| right.0.cmp(&left.0));
-        for ((name, tensor), (wanted_name, wanted)) in read.iter().zip(&tensors) {
-            assert_eq!((name, tensor.size()), (wanted_name, wanted.size()));
-            let bits = |tensor: &Tensor| {
-                let flat = tensor.view(-1);
-                Vec::<f32>::try_from(&flat)
-                    .unwrap()
-                    .into_iter()
-                    .map(f32::to_bits)
-                    .collect::<Vec<_>>()
-            };
-            assert_eq!(bits(tensor), bits(wanted));
-        }
-        assert!(read_tensors(&bytes[..bytes.len() - 1], "cut.safetensors").is_err());
     }
 }

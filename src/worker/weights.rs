@@ -12,10 +12,10 @@ use crate::model::encoder::Model;
 use crate::model::new_rows::NewRows;
 use crate::model::parameters::Parameters;
 use crate::model::weights::MissingHead;
-use crate::model::{huggingface, init, tile, weights};
+use crate::model::{huggingface, init, tensor_file, tile, weights};
 use crate::preflight::Pieces;
 use crate::train::optimizer::StableAdamW;
-use crate::train::state::{TensorFiles, read_tensors};
+use crate::train::state::TensorFiles;
 use crate::train::step::{Engine, device};
 
 /// What a run that begins has to begin from, on the lead rank.
@@ -129,7 +129,7 @@ pub(super) fn load_tensors(engine: &mut Engine, files: &TensorFiles, origin: &st
             into.tensor.shallow_clone().copy_(&from.tensor);
         }
     });
-    let moments = read_tensors(&files.optimizer, &format!("{origin}/optimizer.safetensors"))?;
+    let moments = tensor_file::read(&files.optimizer, &format!("{origin}/optimizer.safetensors"))?;
     let steps = engine.optimizer.steps();
     engine
         .optimizer

@@ -124,8 +124,14 @@ impl Process {
     }
 
     #[track_caller]
-    pub fn wait(mut self) -> Ended {
-        let deadline = Instant::now() + DEADLINE;
+    pub fn wait(self) -> Ended {
+        self.wait_for(DEADLINE)
+    }
+
+    /// The same for one that has much to do.
+    #[track_caller]
+    pub fn wait_for(mut self, limit: Duration) -> Ended {
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
