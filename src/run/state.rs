@@ -224,6 +224,8 @@ pub struct RunState {
     adoption: Option<GenerationRecord>,
     /// Why the lead was asked to end the generation, once it was.
     regrouping: Option<String>,
+    /// Whether the ranks have paused or resumed while not all of them were heard of.
+    heard_paused: Option<bool>,
     pace: Pace,
     farewell: Farewell,
     underway: Option<Underway>,
@@ -273,6 +275,7 @@ impl RunState {
             restorable: Restorable::Unknown,
             adoption: None,
             regrouping: None,
+            heard_paused: None,
             pace: Pace::default(),
             farewell: Farewell::default(),
             underway: None,
@@ -373,11 +376,16 @@ impl RunState {
         stopped: bool,
         effects: &mut Vec<Effect>,
     ) {
-        let current = generation == self.generation && self.stage.has_generation();
+        let adopts = self.adoption.is_some();
+        let current = generation == self.generation && (adopts || self.stage.has_generation());
         let Some(member) = self.members.get_mut(&id).filter(|_| current) else {
             return;
         };
         member.place = Place::Finished;
+        if adopts {
+            // The last one to come back has yet to say so too.
+            return;
+        }
         if self
             .seated()
             .any(|(_, member)| member.place != Place::Finished)

@@ -1,6 +1,6 @@
 //! What the state machine makes of operators' commands: taken or refused, and what became of them.
 
-use crate::ids::CommandId;
+use crate::ids::{CommandId, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
 use crate::run::event::{Effect, Entry};
 use crate::run::progress::decay_from;
@@ -74,6 +74,26 @@ impl RunState {
         CommandId(self.next_command)
     }
 
+    /// Whether a generation stands of which not all ranks have been heard of.
+    fn is_coming_together(&self) -> bool {
+        self.stage == Stage::Connecting || self.adoption.is_some()
+    }
+
+    /// A decay took effect before an older one that an earlier lineage knew at a later step: that
+    /// one is no part of the history any more.
+    fn overtake(&mut self, by: CommandId, at: Step, effects: &mut Vec<Effect>) {
+        for record in self.commands.range_mut(..by).map(|(_, record)| record) {
+            let is_later = matches!(record.stage, CommandStage::Applied { step } if step > at);
+            if is_later && matches!(record.command.kind, CommandKind::Decay { .. }) {
+                let reason = format!("the decay of command {by} took effect before");
+                record.stage = CommandStage::Refused { reason };
+                effects.push(Effect::Journal {
+                    entry: Entry::Command(record.clone()),
+                });
+            }
+        }
+    }
+
     /// Why a command cannot be taken now. The ranks decide again at the step boundary.
     fn refusal(&self, kind: CommandKind) -> Option<String> {
         let pending = self.commands.values().find(|record| {
@@ -134,11 +154,18 @@ impl RunState {
             entry: Entry::Command(record.clone()),
         });
         let kind = record.command.kind;
+        if let (CommandKind::Decay { .. }, CommandStage::Applied { step }) = (kind, stage) {
+            self.overtake(id, *step, effects);
+        }
         let verb = kind.verb();
         match stage {
             CommandStage::Applied { step } => {
                 let reason = format!("{verb} (command {id}) took effect after step {step}");
                 match kind {
+                    CommandKind::Pause | CommandKind::Resume if self.is_coming_together() => {
+                        self.heard_paused = Some(kind == CommandKind::Pause);
+                        effects.push(Effect::Note { reason });
+                    }
                     // Late news of a generation that is over.
                     _ if !matches!(self.stage, Stage::Training | Stage::Paused) => {
                         effects.push(Effect::Note { reason });

@@ -83,7 +83,11 @@ impl RunState {
             self.members.remove(&id);
             self.rejoin = self.rules.limits.rejoin_closed;
         }
-        self.fruitless += 1;
+        // In a pause there is no step to take.
+        self.fruitless = match self.stage {
+            Stage::Paused => 0,
+            _ => self.fruitless + 1,
+        };
         self.enter(Stage::Gathering, reason, effects);
         if self.fruitless > self.rules.limits.fruitless_max {
             let error = format!(
@@ -172,7 +176,9 @@ impl RunState {
         self.restorable = Restorable::Unknown;
         self.taken_up();
         self.generation_trains();
-        let (stage, verb) = if standing.paused {
+        // What this rank said before it came to a pause that others have told of.
+        let paused = self.heard_paused.take().unwrap_or(standing.paused);
+        let (stage, verb) = if paused {
             (Stage::Paused, "is paused")
         } else {
             (Stage::Training, "trains")
@@ -294,6 +300,7 @@ impl RunState {
         let now = self.now;
         self.generation = Generation(self.generation.0 + 1);
         self.seats_are_given(origin);
+        self.heard_paused = None;
         let generation = self.generation;
         if let (Origin::Store, Restorable::Known(step)) = (origin, self.restorable) {
             self.lineage = Some(Lineage {
@@ -316,7 +323,10 @@ impl RunState {
             .map(|(id, member)| (Reverse(revision(member)), id))
             .collect();
         seats.sort_unstable();
-        seats.truncate(self.rules.ranks as usize);
+        // Those that leave pass their state on, and take no seat from those that stay.
+        let leaving = |(_, id): &&(_, MemberId)| self.members[id].leaving.is_some();
+        let most = self.rules.ranks as usize + seats.iter().filter(leaving).count();
+        seats.truncate(most);
         let world = seats.len() as u32;
         let reason = match origin {
             Origin::Store => format!("generation {generation} of {world} ranks connects"),

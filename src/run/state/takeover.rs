@@ -72,9 +72,8 @@ impl RunState {
         self.members.insert(id, member);
         if self.seated().count() == record.members.len() {
             self.adoption = None;
-            let paused = introduction
-                .standing
-                .is_some_and(|standing| standing.paused);
+            let told = introduction.standing.map(|standing| standing.paused);
+            let paused = self.heard_paused.take().or(told).unwrap_or(false);
             let stage = match (has_finished, paused) {
                 (true, _) => Stage::Ending,
                 (false, true) => Stage::Paused,

@@ -11,6 +11,7 @@ use crate::run::standing::{Activity, Seat};
 
 use super::*;
 
+mod interleaved;
 mod leaving;
 
 const HOUR: Duration = Duration::from_hours(1);

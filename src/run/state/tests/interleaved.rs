@@ -1,0 +1,113 @@
+//! News that comes in an order which no plan has.
+
+use super::*;
+
+fn outcome(id: u64, step: u64) -> Event {
+    Event::CommandOutcome {
+        id: CommandId(id),
+        stage: CommandStage::Applied { step: Step(step) },
+    }
+}
+
+/// A rank that took its last step says so once, also to a coordinator that still waits for others.
+#[test]
+fn a_rank_that_finishes_before_all_are_back_has_finished() {
+    let mut state = new(2, past());
+    let finished = |number| Event::RankFinished {
+        member: MemberId(number),
+        generation: Generation(4),
+        stopped: false,
+    };
+    let seat = |rank| Attachment::Finished(seat(4, rank, 2));
+    state.handle(of_old(72, seat(1)), Millis(10));
+    state.handle(finished(72), Millis(20));
+    assert_eq!(state.stage, Stage::Gathering);
+    state.handle(of_old(71, seat(0)), Millis(30));
+    assert_eq!(state.stage, Stage::Ending);
+    state.handle(finished(71), Millis(40));
+    assert_eq!(state.stage, Stage::Finished);
+}
+
+/// The lead may come to a pause before the coordinator has heard that the others are ready.
+#[test]
+fn a_pause_that_is_told_before_the_last_rank_is_ready_holds() {
+    let mut state = training(2);
+    ask(&mut state, CommandKind::Pause);
+    state.handle(parted(1, 1, 10), Millis(0));
+    state.handle(parted(2, 1, 10), Millis(0));
+    assert_eq!(state.stage, Stage::Connecting);
+    state.handle(ready(1, 2), Millis(0));
+    state.handle(outcome(1, 5), Millis(0));
+    state.handle(ready(2, 2), Millis(0));
+    assert_eq!(state.stage, Stage::Paused);
+    assert_eq!(ask(&mut state, CommandKind::Resume), CommandStage::Accepted);
+}
+
+#[test]
+fn a_pause_that_is_told_before_all_are_back_holds() {
+    let mut state = new(2, past());
+    state.handle(of_old(71, Attachment::Working(seat(4, 0, 2))), Millis(10));
+    state.handle(outcome(3, 15), Millis(20));
+    state.handle(of_old(72, Attachment::Working(seat(4, 1, 2))), Millis(30));
+    assert_eq!(state.stage, Stage::Paused);
+}
+
+/// In a pause there is no step to take, however long it lasts and however many ranks are lost.
+#[test]
+fn generations_in_a_pause_are_not_fruitless() {
+    let mut state = training(2);
+    ask(&mut state, CommandKind::Pause);
+    state.handle(outcome(1, 5), Millis(0));
+    for generation in 1..100 {
+        assert_eq!(state.stage, Stage::Paused);
+        state.handle(parted(1, generation, 10), Millis(0));
+        state.handle(parted(2, generation, 10), Millis(0));
+        for number in [1, 2] {
+            let paused = Standing {
+                paused: true,
+                ..standing(10)
+            };
+            let ready = Event::Ready {
+                member: member(number),
+                generation: Generation(generation + 1),
+                standing: paused,
+            };
+            state.handle(ready, Millis(0));
+        }
+    }
+}
+
+/// After a checkpoint from before it, a decay is to take effect again where it did. Another one
+/// that comes first takes its place.
+#[test]
+fn a_decay_that_another_one_overtakes_is_refused() {
+    let applied = CommandRecord {
+        command: Command {
+            id: CommandId(1),
+            kind: DECAY,
+        },
+        stage: CommandStage::Applied { step: Step(8) },
+    };
+    let known = Past {
+        commands: vec![applied],
+        ..Past::default()
+    };
+    let mut state = new(1, known);
+    state.handle(joined(1), Millis(0));
+    state.handle(free(1, None), Millis(0));
+    state.handle(Event::Restorable { step: None }, Millis(0));
+    state.handle(ready(1, 1), Millis(0));
+    state.handle(at(Step(1), PhaseKind::Stable), Millis(0));
+    assert_eq!(ask(&mut state, DECAY), CommandStage::Accepted);
+    state.handle(outcome(1, 8), Millis(0));
+    assert_eq!(
+        state.commands[&CommandId(1)].stage,
+        CommandStage::Applied { step: Step(8) },
+        "known news"
+    );
+    state.handle(outcome(2, 1), Millis(0));
+    let reason = "the decay of command 2 took effect before".to_owned();
+    let refused = CommandStage::Refused { reason };
+    assert_eq!(state.commands[&CommandId(1)].stage, refused);
+    assert_eq!(state.replay().len(), 1);
+}
