@@ -163,12 +163,12 @@ impl Archive {
     }
 
     /// Takes out the steps after `step`, which are taken again.
-    pub(super) async fn cut(&mut self, step: Step) {
+    pub(super) async fn cut(&mut self, step: Step) -> Result<()> {
         self.cut_metrics(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
         self.early.clear();
-        self.flush().await;
+        self.flush().await
     }
 
     fn cut_metrics(&mut self, step: Step) {
@@ -213,7 +213,7 @@ impl Archive {
         self.last_step = step;
         self.last_generation = metrics.generation;
         if self.early.iter().any(|manifest| manifest.step == step) {
-            self.flush().await;
+            self.flush().await?;
         }
         Ok(true)
     }
@@ -226,7 +226,9 @@ impl Archive {
             })
         });
         self.evaluations.push(&serde_json::to_string(evaluation)?);
-        if let Err(error) = self.evaluations.flush(&self.store).await {
+        if self.may_write().await?
+            && let Err(error) = self.evaluations.flush(&self.store).await
+        {
             self.tell(&error);
         }
         Ok(())
@@ -259,33 +261,45 @@ impl Archive {
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
     /// it must find no gap.
-    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) {
+    pub(super) async fn publish(&mut self, manifest: CheckpointManifest) -> Result<()> {
         let is_due = manifest.step <= self.last_step;
         self.early.push(manifest);
         if is_due {
-            self.flush().await;
+            self.flush().await?;
         }
+        Ok(())
     }
 
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
-            // A coordinator that was taken over writes nothing over its successor's records.
-            match epoch::is_newest(&self.store, self.epoch).await {
-                Ok(true) => self.flush().await,
-                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
-                Err(error) => self.tell(&error),
-            }
+            self.flush().await?;
         }
         Ok(())
     }
 
+    /// A coordinator that was taken over writes nothing over its successor's records: that is an
+    /// error. False where the store cannot say.
+    async fn may_write(&self) -> Result<bool> {
+        match epoch::is_newest(&self.store, self.epoch).await {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(Fenced { ours: self.epoch }.into()),
+            Err(error) => {
+                self.tell(&error);
+                Ok(false)
+            }
+        }
+    }
+
     /// Brings the lines into the store, and then the checkpoints that waited for them. What the
     /// store does not take stays in memory for the next time.
-    async fn flush(&mut self) {
-        if let Err(error) = self.try_flush().await {
+    async fn flush(&mut self) -> Result<()> {
+        if self.may_write().await?
+            && let Err(error) = self.try_flush().await
+        {
             self.tell(&error);
         }
+        Ok(())
     }
 
     async fn try_flush(&mut self) -> Result<(), StoreError> {
@@ -346,7 +360,7 @@ async fn publish_all(
     core: mpsc::Sender<Message>,
 ) -> Result<()> {
     let checkpoints = Checkpoints::new(claim.store.clone());
-    while let Some(mut manifest) = manifests.recv().await {
+    'next: while let Some(mut manifest) = manifests.recv().await {
         manifest.epoch = claim.epoch;
         manifest.parent.clone_from(&claim.parent);
         let step = manifest.step;
@@ -355,6 +369,11 @@ async fn publish_all(
             let error = match checkpoints.publish(&manifest).await {
                 // That of an earlier lead that was lost right after is whole, and of the same rows.
                 Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
+                // A lead of before was so slow that newer ones exist, and its files were removed.
+                Err(error @ CheckpointError::Incomplete { .. }) => {
+                    warn!(%step, %error, "a checkpoint comes too late and is given up");
+                    continue 'next;
+                }
                 Err(error) => error,
             };
             let may_pass = matches!(error, CheckpointError::Store(_));

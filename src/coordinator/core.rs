@@ -223,7 +223,7 @@ impl Core {
             }
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
-                    self.archive.publish(*manifest).await;
+                    self.archive.publish(*manifest).await?;
                 } else {
                     warn!(step = %manifest.step, "a checkpoint of a state that is no more");
                 }
@@ -339,7 +339,7 @@ impl Core {
         if from_store && leads {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
-            self.archive.cut(step).await;
+            self.archive.cut(step).await?;
             self.last_step = None;
         }
         let own = self.resume.from.as_ref().filter(|_| !self.resume.branch);
