@@ -6,7 +6,7 @@
 //! rank does the same at the same step. A failed collective operation ends the turn and leaves the
 //! replica at a revision that others can go on from.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::data::blueprint::Blueprint;
 use crate::data::held_out::HeldOutSpec;
 use crate::data::prefetch::{Delivery, Patience, Prefetcher};
 use crate::evaluate::HeldOut;
-use crate::ids::{CommandId, Generation, Rank, Step};
+use crate::ids::{Generation, Rank, Step};
 use crate::model::encoder::Precision;
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage, Directive};
 use crate::run::event::{Parting, Placement};
@@ -38,6 +38,9 @@ use crate::train::step::Update;
 use crate::train::sums::Sums;
 
 mod boundary;
+mod queue;
+
+pub use queue::CommandQueue;
 
 /// How long the loader may take for a batch, with nothing coming from the corpus's storage, before
 /// the wait is a named failure.
@@ -129,18 +132,6 @@ pub struct Intervals {
     pub comparison_steps: u64,
 }
 
-/// Commands as they reach a rank.
-#[derive(Debug, Default)]
-pub struct CommandQueue {
-    /// Commands that the state may hold already.
-    pub replay: Vec<CommandRecord>,
-    pub waiting: VecDeque<Command>,
-    /// The generation that is to end at the next boundary.
-    pub regroup: Option<Generation>,
-    /// The newest checkpoint that is known to exist.
-    pub published: Option<Step>,
-}
-
 /// What a rank works with in all generations.
 pub struct Tools {
     pub blueprint: Blueprint,
@@ -171,28 +162,6 @@ pub struct Trainer<'a> {
     pub held_out: Option<HeldOut>,
     /// Why a checkpoint is owed that waits for an earlier upload.
     pub owed: Option<Reason>,
-}
-
-impl CommandQueue {
-    /// The command for the boundary after `boundary`: first what an earlier life applied there.
-    fn next(&mut self, boundary: Step, last_applied: CommandId) -> Option<Command> {
-        self.replay.retain(|record| match record.stage {
-            CommandStage::Applied { step } if step > boundary => true,
-            _ => record.command.id > last_applied,
-        });
-        let due = self.replay.iter().position(|record| match record.stage {
-            CommandStage::Applied { step } => step <= boundary,
-            CommandStage::Accepted | CommandStage::Refused { .. } => true,
-        });
-        if let Some(due) = due {
-            return Some(self.replay.remove(due).command);
-        }
-        let replay = &self.replay;
-        self.waiting.retain(|command| {
-            command.id > last_applied && replay.iter().all(|known| known.command.id != command.id)
-        });
-        self.waiting.pop_front()
-    }
 }
 
 impl Tools {
@@ -330,8 +299,8 @@ impl Trainer<'_> {
             self.tools.receive(message);
         }
         if self.is_lead() {
-            let last = self.replica.position.progress.last_command;
-            let command = self.tools.commands.next(boundary, last);
+            let progress = &self.replica.position.progress;
+            let command = self.tools.commands.next(boundary, progress);
             let regroups = self.tools.commands.regroup == Some(self.seat.generation);
             sums.directive = match command {
                 Some(command) => Some(Directive::Command(command)),

@@ -12,9 +12,10 @@ use thiserror::Error;
 
 use crate::collective::Collective;
 use crate::ids::{Generation, Rank, Step};
-use crate::run::command::Command;
+use crate::run::command::{Command, CommandKind};
 use crate::run::ledger::Ledger;
-use crate::run::progress::Progress;
+use crate::run::progress::{DecayRefusal, Progress};
+use crate::run::schedule::Schedule;
 use crate::run::standing::Standing;
 use crate::store::manifest::Reason;
 use crate::train::step::Engine;
@@ -94,6 +95,49 @@ impl Position {
             paused: self.paused.is_some(),
             ended: ended.then_some(self.stopped),
         }
+    }
+
+    /// Why a command cannot take effect here, if it cannot.
+    pub fn refusal(&self, kind: CommandKind, schedule: &Schedule) -> Option<String> {
+        match kind {
+            CommandKind::Decay { tokens } => {
+                let target = self.progress.decay_target(tokens, schedule);
+                target.err().map(|refusal| refusal.to_string())
+            }
+            CommandKind::Pause if self.paused.is_some() => {
+                Some("the run is paused already".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Enters that a command is settled: it is never applied again.
+    pub fn note_applied(&mut self, command: Command) {
+        let last = &mut self.progress.last_command;
+        *last = command.id.max(*last);
+    }
+
+    /// Lets a command take effect; `phase` led to the weights.
+    pub fn apply(
+        &mut self,
+        command: Command,
+        phase: usize,
+        schedule: &Schedule,
+    ) -> Result<(), DecayRefusal> {
+        match command.kind {
+            CommandKind::Decay { tokens } => {
+                self.progress.decay(tokens, schedule)?;
+                self.note_applied(command);
+            }
+            CommandKind::Pause => self.paused = Some(phase),
+            CommandKind::Resume => self.paused = None,
+            CommandKind::Stop => {
+                self.paused = None;
+                self.stopped = true;
+            }
+            CommandKind::Checkpoint { .. } => {}
+        }
+        Ok(())
     }
 }
 
