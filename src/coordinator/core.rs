@@ -106,19 +106,19 @@ impl Core {
                 Event::Joined(introduction)
             }
             Message::Left { member, connection } => {
-                match self.orders.get(&member) {
-                    Some((current, _)) if *current == connection => {}
+                if !self.is_connection(member, connection) {
                     // It has come back since.
-                    _ => return Ok(None),
+                    return Ok(None);
                 }
                 self.orders.remove(&member);
                 Event::Left { member }
             }
             Message::Reported {
                 member,
+                connection,
                 report,
                 reply,
-            } => match self.reported(member, report, reply).await? {
+            } => match self.reported((member, connection), report, reply).await? {
                 Some(event) => event,
                 None => return Ok(None),
             },
@@ -155,14 +155,21 @@ impl Core {
         Ok(ended)
     }
 
-    /// Answers a report, and says what of it is for the state machine.
+    /// Whether this is the connection that a member has now.
+    fn is_connection(&self, member: MemberId, connection: ConnectionId) -> bool {
+        let current = self.orders.get(&member);
+        current.is_some_and(|(current, _)| *current == connection)
+    }
+
+    /// Answers a report, and says what of it is for the state machine. There is none where it came
+    /// on a connection that the member has no more: what it tells on a new one begins before that.
     async fn reported(
         &mut self,
-        member: MemberId,
+        (member, connection): (MemberId, ConnectionId),
         report: Report,
         reply: oneshot::Sender<Receipt>,
     ) -> Result<Option<Event>> {
-        let is_member = self.orders.contains_key(&member);
+        let is_member = self.is_connection(member, connection);
         let event = if is_member {
             self.receive(member, report).await?
         } else {
@@ -326,6 +333,7 @@ impl Core {
             epoch: self.claim.epoch,
             run_json: self.run_json.clone(),
             stored_step: self.archive.stored_step(),
+            connection,
         };
         self.orders.insert(member, (connection, orders));
         self.order(member, welcome);
