@@ -31,6 +31,7 @@ use crate::store::manifest::{CheckpointManifest, Reason};
 use crate::telemetry::pulse::Pulse;
 use crate::telemetry::{Evaluation, EvaluationMoment, StepMetrics, Stopwatch};
 use crate::train::abort::Abort;
+use crate::train::compute::queue::CommandQueue;
 use crate::train::replica::{Boundary, Replica, compare};
 use crate::train::snapshot::Snapshots;
 use crate::train::state::Restored;
@@ -38,9 +39,7 @@ use crate::train::step::Update;
 use crate::train::sums::Sums;
 
 mod boundary;
-mod queue;
-
-pub use queue::CommandQueue;
+pub mod queue;
 
 /// How long the loader may take for a batch, with nothing coming from the corpus's storage, before
 /// the wait is a named failure.

@@ -347,6 +347,8 @@ impl RankState {
                 {
                     self.attachment = Attachment::Idle;
                     let error = "the generation was given up after its last step".to_owned();
+                    // Others get its state, not its records.
+                    self.tell_records(effects);
                     self.idle(Some((seat.generation, Parting::Broken { error })), effects);
                 }
             }
@@ -396,6 +398,8 @@ impl RankState {
             Outbox::Ready { seat, standing } => {
                 self.attachment = Attachment::Working(seat);
                 self.standing = Some(standing);
+                // The steps of a state that was given to it are others' to tell.
+                self.newest_step = self.newest_step.max(standing.step);
                 let generation = seat.generation;
                 self.report(
                     Report::Ready {
@@ -494,3 +498,6 @@ impl RankState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
