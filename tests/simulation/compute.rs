@@ -12,7 +12,7 @@ use cohort::train::compute::{Inbox, Outbox, Turn};
 use cohort::wire::Assignment;
 use cohort::worker::state::Event as ShellEvent;
 
-use crate::groups::{Failure, GroupKey, Post};
+use crate::groups::{Failure, Post};
 use crate::handle::Handle;
 use crate::replica::{Letter, Offer, Replica, Saved};
 use crate::scenario::Time;

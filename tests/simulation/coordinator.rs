@@ -6,19 +6,18 @@ use std::time::Duration;
 use anyhow::Result;
 use cohort::coordinator::claim::{Address, Claim, Resume};
 use cohort::coordinator::journal::{self, Fenced, Writer};
-use cohort::ids::{Epoch, Generation, Rank, Step};
-use cohort::run::event::{Effect, Entry, Event, MemberId, Origin, Placement, Position};
-use cohort::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
+use cohort::ids::Generation;
+use cohort::run::event::{Event, MemberId, Position};
+use cohort::run::state::{Limits, Millis, Past, Rules, RunState};
 use cohort::store::epoch::{self, Claimant};
-use cohort::store::error::CheckpointError;
 use cohort::store::{Store, layout};
-use cohort::wire::{Assignment, Order, Report};
+use cohort::wire::{Order, Report};
 
 use crate::archive::Archive;
 use crate::handle::Handle;
-use crate::mail::{LinkId, Mail, ToCoordinator, ToRank};
+use crate::mail::{LinkId, ToCoordinator, ToRank};
 use crate::scenario::Time;
-use crate::world::{Ending, Happening, Role, Task};
+use crate::world::{Happening, Role};
 
 const TICK: Time = 200;
 /// How long a coordinator that is found in the store may take to say that it lives.

@@ -144,7 +144,7 @@ impl Core {
         open
     }
 
-    fn order(&self, member: MemberId, order: Order) {
+    pub fn order(&self, member: MemberId, order: Order) {
         if !self.is_open(member) {
             return;
         }

@@ -396,7 +396,7 @@ impl World {
         let either = [primary, rival].map(|each| self.seats[each].pid);
         let any = self.dice.pick(&either).flatten().filter(|&pid| {
             let coordinator = self.coordinator(pid);
-            coordinator.is_some_and(|each| each.serves && !each.closing)
+            coordinator.is_some_and(|each| each.state.is_some() && !each.closing)
         });
         let strays = self.dice.per_mille(300);
         if let Some(pid) = any.filter(|_| strays).or_else(|| self.serving()) {

@@ -9,11 +9,11 @@ use cohort::run::standing::{Activity, Seat};
 use cohort::store::manifest::Reason;
 use cohort::telemetry::StepMetrics;
 use cohort::train::compute::{Outbox, Turn};
-use cohort::train::replica::{Boundary, Due};
+use cohort::train::replica::Boundary;
 
 use crate::compute::{Broke, Tools};
 use crate::groups::{Failure, Post};
-use crate::replica::{Replica, Snapshot, Weights, manifest, stepped};
+use crate::replica::{Replica, Weights, stepped};
 use crate::scenario::{ROW_TOKENS, Time};
 use crate::share::{Collective, compare};
 use crate::world::Happening;
