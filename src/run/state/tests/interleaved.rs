@@ -111,3 +111,29 @@ fn a_decay_that_another_one_overtakes_is_refused() {
     assert_eq!(state.commands[&CommandId(1)].stage, refused);
     assert_eq!(state.replay().len(), 1);
 }
+
+/// A rank whose thread hangs in an operation that all others are done with waits for nobody.
+#[test]
+fn a_rank_that_hangs_behind_the_last_step_is_found() {
+    let mut state = training(2);
+    let finished = Event::RankFinished {
+        member: member(1),
+        generation: Generation(1),
+        stopped: false,
+    };
+    state.handle(finished, Millis(0));
+    assert_eq!(state.stage, Stage::Ending);
+    let hour = HOUR.as_millis() as u64;
+    for now in (0..hour).step_by(1_000) {
+        for (number, activity) in [(1, Activity::Store), (2, Activity::Collective)] {
+            let beat = Beat {
+                activity,
+                ..Beat::default()
+            };
+            let member = member(number);
+            state.handle(Event::Beat { member, beat }, Millis(now));
+        }
+        state.handle(Event::Tick, Millis(now));
+    }
+    assert_eq!(state.stage, Stage::Gathering);
+}
