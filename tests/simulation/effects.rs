@@ -1,6 +1,7 @@
 //! What a coordinator does because its state machine says so, as `coordinator::core` does it.
 
 use anyhow::Result;
+use cohort::coordinator::journal::Fenced;
 use cohort::ids::Rank;
 use cohort::run::event::{Effect, Entry, MemberId, Origin, Placement};
 use cohort::run::state::Stage;
@@ -171,6 +172,10 @@ impl Core {
                 (coordinator.publish.is_empty() && !coordinator.publishing).then_some(())
             })
             .await;
+        if !self.claim.is_newest().await? {
+            let ours = self.claim.epoch;
+            return Err(Fenced { ours }.into());
+        }
         self.claim.release().await?;
         let stage = self
             .handle

@@ -291,7 +291,15 @@ impl World {
     }
 
     fn pause(&mut self, pid: Pid) {
-        let span = self.dice.delay(4_000, 30_000);
+        let (primary, rival) = self.coordinators();
+        let stands_in = self.scenario.faults.contains(&Fault::Rival)
+            && self.machine(pid) == Some(primary)
+            && self.dice.per_mille(500);
+        let span = if stands_in {
+            self.dice.between(7_000, 15_000)
+        } else {
+            self.dice.delay(4_000, 30_000)
+        };
         let alone = self.dice.per_mille(500);
         self.tally.count("pauses");
         let Some(process) = self.processes.get_mut(&pid) else {
@@ -301,9 +309,7 @@ impl World {
             return;
         }
         self.after(span, Happening::Resume(pid));
-        let (primary, rival) = self.coordinators();
-        let stands_in = self.scenario.faults.contains(&Fault::Rival);
-        if self.machine(pid) == Some(primary) && stands_in {
+        if stands_in {
             let delay = self.dice.between(200, 3_000);
             self.after(delay, Happening::Start(rival));
         }
