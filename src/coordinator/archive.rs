@@ -200,6 +200,10 @@ impl Archive {
     /// all after it; one that is told twice is known. True when it is new.
     pub(super) async fn step(&mut self, metrics: &StepMetrics) -> Result<bool> {
         let step = metrics.step;
+        if metrics.generation < self.last_generation {
+            // Of ranks that were out of reach while others went on from an older state.
+            return Ok(false);
+        }
         if step <= self.last_step {
             if metrics.generation <= self.last_generation {
                 return Ok(false);
@@ -369,6 +373,8 @@ async fn publish_all(
             let error = match checkpoints.publish(&manifest).await {
                 // That of an earlier lead that was lost right after is whole, and of the same rows.
                 Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
+                // The core finds out at its next write.
+                Err(CheckpointError::Fenced { ours, .. }) => bail!(Fenced { ours }),
                 // A lead of before was so slow that newer ones exist, and its files were removed.
                 Err(error @ CheckpointError::Incomplete { .. }) => {
                     warn!(%step, %error, "a checkpoint comes too late and is given up");

@@ -206,7 +206,7 @@ impl Trainer<'_> {
             let phase = self.replica.position.progress.phase;
             self.evaluate(EvaluationMoment::Start, phase)?;
             self.replica.position.fresh = false;
-            self.replica.position.changed();
+            self.replica.position.changed(self.seat.generation);
         }
         self.settle_old_commands()?;
         let mut is_first = true;
@@ -267,7 +267,7 @@ impl Trainer<'_> {
 
     fn begin_boundary(&mut self, boundary: Boundary) {
         self.replica.position.boundary = Some(boundary);
-        self.replica.position.changed();
+        self.replica.position.changed(self.seat.generation);
     }
 
     fn is_lead(&self) -> bool {

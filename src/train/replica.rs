@@ -3,7 +3,7 @@
 //! All ranks of a generation hold equal replicas and change them in the same way. A replica changes
 //! only between collective operations, so that one that fails leaves every replica as it was before
 //! or as it is after a change: the revision says which. When ranks come together again, the highest
-//! revision is copied to those that have a lower one or none.
+//! revision of the newest generation is copied to those that have an older state or none.
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct Replica {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Position {
     pub lineage: Generation,
+    /// The generation of the last change.
+    pub generation: Generation,
     /// Counts the changes of the replica.
     pub revision: u64,
     pub progress: Progress,
@@ -81,8 +83,9 @@ pub enum StateError {
 }
 
 impl Position {
-    /// Enters that the replica has changed.
-    pub fn changed(&mut self) {
+    /// Enters that the replica has changed in a generation.
+    pub fn changed(&mut self, generation: Generation) {
+        self.generation = generation;
         self.revision += 1;
     }
 
@@ -90,6 +93,7 @@ impl Position {
         let ended = self.boundary.is_none() && (self.progress.finished || self.stopped);
         Standing {
             lineage: self.lineage,
+            generation: self.generation,
             revision: self.revision,
             step: self.progress.step,
             paused: self.paused.is_some(),
@@ -207,25 +211,27 @@ pub fn share(
         Some(replica) => serde_json::to_vec(&replica.position)?,
         None => Vec::new(),
     };
-    let revision = held
-        .as_ref()
-        .map_or(0, |replica| replica.position.revision as i64 + 1);
-    let table = gather(collective, [revision, text.len() as i64])?;
-    let newest = table.iter().map(|row| row[0]).max().unwrap_or_default();
-    if newest == 0 {
+    let own = held.as_ref().map_or([0, 0], |replica| {
+        let position = &replica.position;
+        [position.generation.0 as i64, position.revision as i64 + 1]
+    });
+    let table = gather(collective, [own[0], own[1], text.len() as i64])?;
+    let age = |row: &[i64; 3]| [row[0], row[1]];
+    let newest = table.iter().map(age).max().unwrap_or_default();
+    if newest == [0, 0] {
         return Err(StateError::Nobody.into());
     }
-    if table.iter().any(|row| row[0] < newest) {
-        let root = table.iter().position(|row| row[0] == newest);
+    if table.iter().any(|row| age(row) < newest) {
+        let root = table.iter().position(|row| age(row) == newest);
         let root = Rank(root.expect("the newest is in the table") as u32);
-        let length = table[root.0 as usize][1] as usize;
+        let length = table[root.0 as usize][2] as usize;
         let bytes = Tensor::from_slice(&if text.len() == length {
             text
         } else {
             vec![0_u8; length]
         });
         collective.broadcast(&bytes, root)?;
-        if revision < newest {
+        if own < newest {
             let engine = match held.take() {
                 Some(old) => old.engine,
                 None => empty()?,

@@ -374,6 +374,7 @@ impl ComputeThread {
         let blueprint = &self.tools.blueprint;
         let position = |progress, ledger, rows, fresh| Position {
             lineage,
+            generation: lineage,
             revision: 0,
             progress,
             ledger,

@@ -135,6 +135,10 @@ pub struct RankState {
     member: Option<MemberId>,
     attachment: Attachment,
     standing: Option<Standing>,
+    /// What it was at when it last introduced itself.
+    introduced: Attachment,
+    /// The generation that it parted from last, and how.
+    parting: Option<(Generation, Parting)>,
     records: VecDeque<Record>,
     newest_step: Step,
     /// Checkpoints that are stored and not known to be published.
@@ -156,6 +160,8 @@ impl RankState {
             member: None,
             attachment: Attachment::Opening,
             standing: None,
+            introduced: Attachment::Opening,
+            parting: None,
             records: VecDeque::new(),
             newest_step: Step(0),
             unpublished: Vec::new(),
@@ -201,7 +207,7 @@ impl RankState {
                 if self.link == Link::Up {
                     // A connection that broke is made anew at once, before the rank counts as lost.
                     self.link = Link::Connecting;
-                    effects.push(Effect::Connect(self.introduction()));
+                    self.connect(&mut effects);
                 } else {
                     self.link = Link::Down { tried: now };
                 }
@@ -222,7 +228,7 @@ impl RankState {
                 self.forget(stored_step);
                 if unknown && self.link == Link::Up {
                     self.link = Link::Connecting;
-                    effects.push(Effect::Connect(self.introduction()));
+                    self.connect(&mut effects);
                 }
             }
             Event::Told(told) => self.told(told, &mut effects),
@@ -244,6 +250,11 @@ impl RankState {
             Event::Tick { beat } => self.tick(beat, now, &mut effects),
         }
         effects
+    }
+
+    fn connect(&mut self, effects: &mut Vec<Effect>) {
+        self.introduced = self.attachment;
+        effects.push(Effect::Connect(self.introduction()));
     }
 
     fn exit(&mut self, exit: Exit, effects: &mut Vec<Effect>) {
@@ -270,6 +281,10 @@ impl RankState {
         self.forget(stored_step);
         if self.leads() || self.attachment == Attachment::Idle {
             self.tell_records(effects);
+        }
+        // It became so while it was on its way to the coordinator.
+        if self.attachment == Attachment::Idle && self.introduced != Attachment::Idle {
+            self.idle(self.parting.clone(), effects);
         }
         for manifest in &self.unpublished {
             let report = Report::Checkpoint(Box::new(manifest.clone()));
@@ -349,7 +364,8 @@ impl RankState {
                     let error = "the generation was given up after its last step".to_owned();
                     // Others get its state, not its records.
                     self.tell_records(effects);
-                    self.idle(Some((seat.generation, Parting::Broken { error })), effects);
+                    self.parting = Some((seat.generation, Parting::Broken { error }));
+                    self.idle(self.parting.clone(), effects);
                 }
             }
             Order::Published { step } => {
@@ -380,6 +396,7 @@ impl RankState {
             Outbox::Idle { parting, standing } => {
                 self.attachment = Attachment::Idle;
                 self.standing = standing;
+                self.parting.clone_from(&parting);
                 // It may be the only one that took the last step. Others get its state, not its
                 // records.
                 self.tell_records(effects);
@@ -469,7 +486,7 @@ impl RankState {
             && now.since(tried) >= self.limits.retry
         {
             self.link = Link::Connecting;
-            effects.push(Effect::Connect(self.introduction()));
+            self.connect(effects);
         }
         if self.link == Link::Up && now.since(self.beat_at) >= self.limits.beat {
             self.beat_at = now;

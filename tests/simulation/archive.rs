@@ -109,6 +109,9 @@ impl Archive {
 
     pub async fn step(&mut self, metrics: &StepMetrics) -> Result<bool> {
         let step = metrics.step;
+        if metrics.generation < self.last_generation {
+            return Ok(false);
+        }
         if step <= self.last_step {
             if metrics.generation <= self.last_generation {
                 return Ok(false);

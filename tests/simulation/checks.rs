@@ -111,7 +111,11 @@ impl World {
         let Some(serving) = self.serving() else {
             return;
         };
-        let newer = self.sound_holder(serving, position.lineage, position.revision + 1);
+        let newer = self.sound_holder(
+            serving,
+            position.lineage,
+            (position.generation, position.revision + 1),
+        );
         if let Some(newer) = newer {
             self.violated(format!(
                 "(7) generation {generation} goes on from step {step}, and {newer} knows more"
@@ -120,7 +124,12 @@ impl World {
     }
 
     /// A rank that is well known to the coordinator and holds a state of this revision or newer.
-    fn sound_holder(&self, coordinator: Pid, lineage: Generation, least: u64) -> Option<String> {
+    fn sound_holder(
+        &self,
+        coordinator: Pid,
+        lineage: Generation,
+        least: (Generation, u64),
+    ) -> Option<String> {
         let now = self.now;
         let holds = self.processes.iter().find(|(_, process)| {
             let Role::Rank(rank) = &process.role else {
@@ -132,7 +141,8 @@ impl World {
             let sound = now - rank.sound_since.max(process.born) >= SOUND;
             let well = sound && !process.paused && !rank.hangs && !rank.warned;
             let is_held = rank.replica.as_ref().is_some_and(|held| {
-                held.position.lineage == lineage && held.position.revision >= least
+                let position = &held.position;
+                position.lineage == lineage && (position.generation, position.revision) >= least
             });
             is_held && reached && well && rank.welcomed && process.ahead == 0
         });
@@ -200,7 +210,7 @@ impl World {
         let Some(earlier) = self.checks.earlier else {
             return;
         };
-        if let Some(holder) = self.sound_holder(pid, earlier, 0) {
+        if let Some(holder) = self.sound_holder(pid, earlier, (Generation(0), 0)) {
             self.violated(format!(
                 "(7) checkpoint {step} is read while {holder} holds the state"
             ));

@@ -55,6 +55,11 @@ pub async fn publish(handle: Handle) {
                 handle.coordinator().publishing = false;
                 continue;
             }
+            // The core finds out at its next write.
+            Err(CheckpointError::Fenced { .. }) => {
+                handle.coordinator().publishing = false;
+                return;
+            }
             Err(error) => ToCoordinator::Broken {
                 error: format!("checkpoint {step} cannot be published: {error}"),
             },

@@ -84,6 +84,7 @@ impl Replica {
         Self {
             position: Position {
                 lineage,
+                generation: lineage,
                 revision: 0,
                 progress,
                 ledger: Ledger::default(),
@@ -112,6 +113,7 @@ impl Replica {
     pub fn digest(&self) -> u64 {
         let Position {
             lineage,
+            generation,
             revision,
             progress,
             rows,
@@ -129,6 +131,7 @@ impl Replica {
         let due = due.map_or(0, |due| due.step.0 * 8 + due.reason as u64 + 1);
         let numbers = [
             lineage.0,
+            generation.0,
             *revision,
             progress.step.0,
             progress.tokens,

@@ -53,21 +53,23 @@ pub async fn share(
             .take_if(|replica| replica.position.lineage != lineage);
         rank.replica.clone()
     };
-    let revision = held.as_ref().map_or(0, |held| held.position.revision + 1);
-    let table = collective.meet(Post::Numbers([revision, 0])).await?;
-    let revisions = table.iter().map(|post| match post {
-        Post::Numbers([revision, _]) => *revision,
-        _ => 0,
+    let own = held.as_ref().map_or([0, 0], |held| {
+        [held.position.generation.0, held.position.revision + 1]
     });
-    let revisions: Vec<u64> = revisions.collect();
-    let newest = revisions.iter().copied().max().unwrap_or(0);
-    if newest == 0 {
+    let table = collective.meet(Post::Numbers(own)).await?;
+    let ages = table.iter().map(|post| match post {
+        Post::Numbers(age) => *age,
+        _ => [0, 0],
+    });
+    let ages: Vec<[u64; 2]> = ages.collect();
+    let newest = ages.iter().copied().max().unwrap_or_default();
+    if newest == [0, 0] {
         return Err(Broke::Nobody);
     }
-    if revisions.iter().any(|each| *each < newest) {
-        let root = revisions.iter().position(|each| *each == newest);
+    if ages.iter().any(|each| *each < newest) {
+        let root = ages.iter().position(|each| *each == newest);
         let is_root = root == Some(collective.rank as usize);
-        if revision < newest {
+        if own < newest {
             tools.handle.rank().replica = None;
         }
         let post = match (&held, is_root) {
@@ -81,7 +83,7 @@ pub async fn share(
         });
         // Tensor by tensor.
         collective.meet(Post::Nothing).await?;
-        if revision < newest {
+        if own < newest {
             tools
                 .handle
                 .world()

@@ -35,12 +35,12 @@ impl Trainer<'_> {
 
     /// Changes the replica; it is then at the next revision.
     pub fn change(&self, change: impl FnOnce(&mut Replica)) {
+        let generation = self.seat.generation;
         self.held(|replica| {
             change(replica);
-            replica.position.changed();
+            replica.position.changed(generation);
         });
         let pid = self.tools.handle.pid;
-        let generation = self.seat.generation;
         self.tools.handle.world().changed(pid, generation);
     }
 

@@ -10,6 +10,9 @@ use crate::run::goodput::Cause;
 use crate::run::standing::{Seat, Standing};
 use crate::run::state::{Lineage, Member, Place, Restorable, RunState, Stage};
 
+/// Whoever holds the newest state comes first, and whoever holds none last.
+type Candidate = (Reverse<Option<(Generation, u64)>>, MemberId);
+
 impl RunState {
     /// A compute thread is without a generation.
     pub(super) fn idle(
@@ -312,15 +315,15 @@ impl RunState {
         let Some(lineage) = self.lineage else {
             return;
         };
-        let revision = |member: &Member| {
+        let age = |member: &Member| {
             let held = member
                 .standing
                 .filter(|held| held.lineage == lineage.generation);
-            held.map(|held| held.revision)
+            held.map(|held| held.age())
         };
-        let mut seats: Vec<(Reverse<Option<u64>>, MemberId)> = self
+        let mut seats: Vec<Candidate> = self
             .candidates()
-            .map(|(id, member)| (Reverse(revision(member)), id))
+            .map(|(id, member)| (Reverse(age(member)), id))
             .collect();
         seats.sort_unstable();
         // Those that leave pass their state on, and take no seat from those that stay.
@@ -361,12 +364,7 @@ impl RunState {
         self.enter(Stage::Connecting, reason, effects);
     }
 
-    fn record(
-        &self,
-        seats: &[(Reverse<Option<u64>>, MemberId)],
-        lineage: Lineage,
-        reason: &str,
-    ) -> GenerationRecord {
+    fn record(&self, seats: &[Candidate], lineage: Lineage, reason: &str) -> GenerationRecord {
         let members = seats.iter().map(|&(_, id)| MemberRecord {
             member: id,
             host: self.members[&id].host.clone(),

@@ -100,6 +100,7 @@ fn parted(number: u64, generation: u64, revision: u64) -> Event {
 fn standing(revision: u64) -> Standing {
     Standing {
         lineage: Generation(1),
+        generation: Generation(1),
         revision,
         step: Step(revision / 2),
         paused: false,

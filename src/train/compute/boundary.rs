@@ -61,7 +61,7 @@ impl Trainer<'_> {
             self.apply(command, phase)?;
         }
         self.replica.position.boundary = None;
-        self.replica.position.changed();
+        self.replica.position.changed(self.seat.generation);
         Ok(())
     }
 

@@ -24,6 +24,7 @@ fn restored() -> RankState {
     };
     let standing = Standing {
         lineage: Generation(2),
+        generation: Generation(2),
         revision: 0,
         step: Step(11),
         paused: false,
@@ -92,5 +93,25 @@ fn a_finished_rank_that_gives_its_generation_up_tells_its_records() {
             ]
         ),
         "{effects:?}"
+    );
+}
+
+/// What was said on the way to a coordinator reached nobody.
+#[test]
+fn what_changed_between_introduction_and_welcome_is_told() {
+    let mut rank = RankState::new(Limits::default(), "host".to_owned(), 70, NOW);
+    let idle = Outbox::Idle {
+        parting: None,
+        standing: None,
+    };
+    rank.handle(welcomed(0), NOW);
+    rank.handle(Event::Unlinked, NOW);
+    assert!(rank.handle(Event::Told(idle), NOW).is_empty());
+    let is_idle = |effect: &Effect| matches!(effect, Effect::Report(Report::Idle { .. }));
+    assert!(rank.handle(welcomed(0), NOW).iter().any(is_idle));
+    rank.handle(Event::Unlinked, NOW);
+    assert!(
+        !rank.handle(welcomed(0), NOW).iter().any(is_idle),
+        "it introduced itself so"
     );
 }

@@ -137,3 +137,32 @@ fn a_rank_that_hangs_behind_the_last_step_is_found() {
     }
     assert_eq!(state.stage, Stage::Gathering);
 }
+
+/// Ranks that were out of reach may have stepped further than those that went on without them.
+#[test]
+fn the_state_of_the_newest_generation_leads_whatever_it_has_less() {
+    let mut state = new(2, Past::default());
+    for process in [1, 2] {
+        state.handle(joined(process), Millis(0));
+    }
+    state.handle(free(1, None), Millis(0));
+    state.handle(free(2, None), Millis(0));
+    state.handle(Event::Restorable { step: None }, Millis(0));
+    let held = |number, generation, revision| Event::Idle {
+        member: member(number),
+        parting: Some((
+            Generation(1),
+            Parting::Broken {
+                error: String::new(),
+            },
+        )),
+        standing: Some(Standing {
+            generation: Generation(generation),
+            ..standing(revision)
+        }),
+    };
+    state.handle(held(1, 3, 31), Millis(0));
+    let effects = state.handle(held(2, 4, 25), Millis(0));
+    let lead = seats(&effects).first().map(|(id, _)| *id);
+    assert_eq!(lead, Some(member(2)));
+}
