@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::coordinator::claim::Claim;
+use crate::coordinator::claim::{Address, Claim, announce};
 use crate::coordinator::journal::{Fenced, Writer};
 use crate::coordinator::message::Message;
 use crate::ids::{Epoch, Generation, Step};
@@ -35,6 +35,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Archive {
     store: Store,
     epoch: Epoch,
+    address: Address,
     metrics: Lines,
     evaluations: Lines,
     recoveries: Lines,
@@ -141,6 +142,7 @@ impl Archive {
             journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
             epoch: claim.epoch,
+            address: claim.address.clone(),
             metrics,
             evaluations,
             recoveries,
@@ -278,6 +280,9 @@ impl Archive {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
             self.flush().await?;
+            if let Err(error) = announce(&self.store, &self.address).await {
+                warn!(%error, "the run's folder may not say where the coordinator is");
+            }
         }
         Ok(())
     }

@@ -284,7 +284,7 @@ impl RankState {
         }
         // It became so while it was on its way to the coordinator.
         if self.attachment == Attachment::Idle && self.introduced != Attachment::Idle {
-            self.idle(self.parting.clone(), effects);
+            self.tell_idle(effects);
         }
         for manifest in &self.unpublished {
             let report = Report::Checkpoint(Box::new(manifest.clone()));
@@ -360,12 +360,9 @@ impl RankState {
                 if let Attachment::Finished(seat) = self.attachment
                     && seat.generation <= generation
                 {
-                    self.attachment = Attachment::Idle;
                     let error = "the generation was given up after its last step".to_owned();
-                    // Others get its state, not its records.
-                    self.tell_records(effects);
-                    self.parting = Some((seat.generation, Parting::Broken { error }));
-                    self.idle(self.parting.clone(), effects);
+                    let parting = Some((seat.generation, Parting::Broken { error }));
+                    self.become_idle(parting, effects);
                 }
             }
             Order::Published { step } => {
@@ -386,21 +383,25 @@ impl RankState {
         }
     }
 
-    fn idle(&self, parting: Option<(Generation, Parting)>, effects: &mut Vec<Effect>) {
-        let standing = self.standing;
+    /// Has no generation any more.
+    fn become_idle(&mut self, parting: Option<(Generation, Parting)>, effects: &mut Vec<Effect>) {
+        self.attachment = Attachment::Idle;
+        self.parting = parting;
+        // It may be the only one that took the last step. Others get its state, not its records.
+        self.tell_records(effects);
+        self.tell_idle(effects);
+    }
+
+    fn tell_idle(&self, effects: &mut Vec<Effect>) {
+        let (parting, standing) = (self.parting.clone(), self.standing);
         self.report(Report::Idle { parting, standing }, effects);
     }
 
     fn told(&mut self, told: Outbox, effects: &mut Vec<Effect>) {
         match told {
             Outbox::Idle { parting, standing } => {
-                self.attachment = Attachment::Idle;
                 self.standing = standing;
-                self.parting.clone_from(&parting);
-                // It may be the only one that took the last step. Others get its state, not its
-                // records.
-                self.tell_records(effects);
-                self.idle(parting, effects);
+                self.become_idle(parting, effects);
             }
             Outbox::RendezvousReady {
                 generation,

@@ -2,6 +2,7 @@
 //! wait for them, as `coordinator::archive` does.
 
 use anyhow::Result;
+use cohort::coordinator::claim::{Address, Claim, announce};
 use cohort::coordinator::journal::Fenced;
 use cohort::ids::{Epoch, Generation, Step};
 use cohort::run::state::Millis;
@@ -47,6 +48,7 @@ pub struct Archive {
     handle: Handle,
     store: Store,
     epoch: Epoch,
+    address: Address,
     lines: Vec<Line>,
     dirty: bool,
     last_step: Step,
@@ -65,16 +67,17 @@ pub async fn read_lines(store: &Store) -> Result<Vec<Line>> {
 }
 
 impl Archive {
-    pub async fn open(handle: &Handle, store: &Store, epoch: Epoch) -> Result<Self> {
-        let lines = read_lines(store).await?;
+    pub async fn open(handle: &Handle, claim: &Claim) -> Result<Self> {
+        let lines = read_lines(&claim.store).await?;
         let last = lines.last();
         let last_step = last.map_or(Step(0), |line| line.step);
         let last_generation = last.map_or(Generation(0), |line| line.generation);
         handle.world().begun.push((handle.pid, Task::Publish));
         Ok(Self {
             handle: handle.clone(),
-            store: store.clone(),
-            epoch,
+            store: claim.store.clone(),
+            epoch: claim.epoch,
+            address: claim.address.clone(),
             lines,
             dirty: false,
             last_step,
@@ -163,6 +166,7 @@ impl Archive {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_MS {
             self.flushed_at = now;
             self.insist_on_flush().await?;
+            announce(&self.store, &self.address).await?;
         }
         Ok(())
     }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use cohort::coordinator::claim::{Address, Claim, Resume};
+use cohort::coordinator::claim::{self, Address, Claim, Resume};
 use cohort::coordinator::journal::{self, Fenced, Writer};
-use cohort::ids::Generation;
+use cohort::ids::{Epoch, Generation};
 use cohort::run::event::{Event, MemberId, Position};
 use cohort::run::state::{Limits, Millis, Past, Rules, RunState};
 use cohort::store::epoch::{self, Claimant};
@@ -54,23 +54,9 @@ async fn work(handle: &Handle) -> Result<()> {
     };
     let epoch = epoch::claim(&store, &claimant).await?.epoch;
     journal::seal(&store, epoch).await?;
-    let address = Address {
-        url: format!("process {}", handle.pid),
-        epoch,
-        host: claimant.host,
-        process: handle.pid,
-        since: claimant.started_at,
-    };
-    let address = serde_json::to_vec(&address)?;
-    store.put(layout::COORDINATOR_FILE, address).await?;
-    let claim = Claim {
-        store: store.clone(),
-        epoch,
-        url: "memory:".to_owned(),
-        parent: None,
-        patience: Duration::from_mins(1),
-    };
-    let archive = Archive::open(handle, &store, epoch).await?;
+    let claim = claim_of(handle, epoch);
+    claim::announce(&store, &claim.address).await?;
+    let archive = Archive::open(handle, &claim).await?;
     let past = past(handle, &store).await?;
     let mut core = Core::new(handle.clone(), claim, archive, past);
     let closed = loop {
@@ -79,6 +65,25 @@ async fn work(handle: &Handle) -> Result<()> {
         }
     };
     core.close(closed).await
+}
+
+/// The claim of a process that holds an epoch.
+pub fn claim_of(handle: &Handle, epoch: Epoch) -> Claim {
+    let url = format!("process {}", handle.pid);
+    Claim {
+        store: handle.store(),
+        epoch,
+        address: Address {
+            url: url.clone(),
+            epoch,
+            host: "host".to_owned(),
+            process: handle.pid,
+            since: String::new(),
+        },
+        url,
+        parent: None,
+        patience: Duration::from_mins(1),
+    }
 }
 
 /// Ends with an error where the run has a coordinator that answers.

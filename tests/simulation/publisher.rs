@@ -1,24 +1,17 @@
 //! What a coordinator does with checkpoints beside everything else: makes them exist, and looks for
 //! the newest one.
 
-use std::time::Duration;
-
-use cohort::coordinator::claim::Claim;
 use cohort::ids::{Epoch, Step};
 use cohort::store::error::CheckpointError;
 
+use crate::coordinator::claim_of;
 use crate::handle::Handle;
 use crate::mail::ToCoordinator;
 
 /// Looks for the newest checkpoint beside everything else.
 pub async fn find_resume(handle: Handle) {
-    let claim = Claim {
-        store: handle.store(),
-        epoch: Epoch(0),
-        url: "memory:".to_owned(),
-        parent: None,
-        patience: Duration::from_mins(1),
-    };
+    let epoch = Epoch(handle.coordinator().epoch);
+    let claim = claim_of(&handle, epoch);
     let message = match claim.resume().await {
         Ok(resume) => ToCoordinator::Restorable(resume),
         Err(error) => ToCoordinator::Broken {
