@@ -317,6 +317,10 @@ impl Archive {
         self.recoveries.flush(&self.store).await?;
         let goodput = serde_json::to_vec(&self.goodput).expect("it is made of numbers");
         self.store.put(layout::GOODPUT_FILE, goodput).await?;
+        if !epoch::is_newest(&self.store, self.epoch).await? {
+            // A successor may have read the file just before: for it nothing of this is stored.
+            return Ok(());
+        }
         self.stored_step = self.last_step;
         let stored = self.stored_step;
         for manifest in self

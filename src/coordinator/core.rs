@@ -209,20 +209,7 @@ impl Core {
                 standing,
             },
             Report::Beat(beat) => Event::Beat { member, beat },
-            Report::Step(metrics) => {
-                if !self.is_current(metrics.generation) || !self.archive.step(&metrics).await? {
-                    return Ok(None);
-                }
-                let position = Position {
-                    step: metrics.step,
-                    tokens: metrics.tokens,
-                    phase: metrics.next_phase.clone(),
-                    phase_kind: metrics.next_phase_kind,
-                };
-                let seconds = metrics.seconds;
-                self.last_step = Some(*metrics);
-                Event::StepTaken { position, seconds }
-            }
+            Report::Step(metrics) => return self.step(*metrics).await,
             Report::Evaluation(evaluation) => {
                 info!(step = %evaluation.step, moment = ?evaluation.moment, "evaluated");
                 self.archive.evaluation(&evaluation).await?;
@@ -239,7 +226,17 @@ impl Core {
             Report::NotStored { step, error } => Event::StoreFails {
                 error: format!("checkpoint {step} cannot be stored: {error}"),
             },
-            Report::Outcome { id, stage } => Event::CommandOutcome { id, stage },
+            Report::Outcome {
+                generation,
+                id,
+                stage,
+            } => {
+                if !self.is_current(generation) {
+                    // What an earlier state was told may have to be done again.
+                    return Ok(None);
+                }
+                Event::CommandOutcome { id, stage }
+            }
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {
                 generation,
@@ -251,6 +248,21 @@ impl Core {
             },
             Report::Leaving { reason } => Event::Leaving { member, reason },
         }))
+    }
+
+    async fn step(&mut self, metrics: StepMetrics) -> Result<Option<Event>> {
+        if !self.is_current(metrics.generation) || !self.archive.step(&metrics).await? {
+            return Ok(None);
+        }
+        let position = Position {
+            step: metrics.step,
+            tokens: metrics.tokens,
+            phase: metrics.next_phase.clone(),
+            phase_kind: metrics.next_phase_kind,
+        };
+        let seconds = metrics.seconds;
+        self.last_step = Some(metrics);
+        Ok(Some(Event::StepTaken { position, seconds }))
     }
 
     /// Whether a generation belongs to the state that training goes on from.

@@ -115,6 +115,8 @@ pub enum Report {
         error: String,
     },
     Outcome {
+        /// The generation that came to it.
+        generation: Generation,
         id: CommandId,
         stage: CommandStage,
     },

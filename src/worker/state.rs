@@ -479,7 +479,13 @@ impl RankState {
                 CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {}
             }
         }
-        self.record(Report::Outcome { id, stage }, effects);
+        let seat = self.attachment.seat();
+        let report = Report::Outcome {
+            generation: seat.map_or(Generation(0), |seat| seat.generation),
+            id,
+            stage,
+        };
+        self.record(report, effects);
     }
 
     fn tick(&mut self, beat: Beat, now: Millis, effects: &mut Vec<Effect>) {

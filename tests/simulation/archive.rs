@@ -183,6 +183,9 @@ impl Archive {
             }
             self.dirty = false;
         }
+        if !matches!(epoch::is_newest(&self.store, self.epoch).await, Ok(true)) {
+            return;
+        }
         self.stored_step = self.last_step;
         let stored = self.stored_step;
         let due: Vec<_> = self

@@ -11,6 +11,7 @@ use cohort::run::event::{Event, MemberId, Position};
 use cohort::run::state::{Limits, Millis, Past, Rules, RunState};
 use cohort::store::epoch::{self, Claimant};
 use cohort::store::{Store, layout};
+use cohort::telemetry::StepMetrics;
 use cohort::wire::{Order, Report};
 
 use crate::archive::Archive;
@@ -331,26 +332,23 @@ impl Core {
                 standing,
             },
             Report::Beat(beat) => Event::Beat { member, beat },
-            Report::Step(metrics) => {
-                if !self.is_current(metrics.generation) || !self.archive.step(&metrics).await? {
-                    return Ok(None);
-                }
-                let position = Position {
-                    step: metrics.step,
-                    tokens: metrics.tokens,
-                    phase: metrics.next_phase.clone(),
-                    phase_kind: metrics.next_phase_kind,
-                };
-                let seconds = metrics.seconds;
-                Event::StepTaken { position, seconds }
-            }
+            Report::Step(metrics) => return self.step(&metrics).await,
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
                     self.archive.publish(*manifest).await?;
                 }
                 return Ok(None);
             }
-            Report::Outcome { id, stage } => Event::CommandOutcome { id, stage },
+            Report::Outcome {
+                generation,
+                id,
+                stage,
+            } => {
+                if !self.is_current(generation) {
+                    return Ok(None);
+                }
+                Event::CommandOutcome { id, stage }
+            }
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {
                 generation,
@@ -363,6 +361,20 @@ impl Core {
             Report::Leaving { reason } => Event::Leaving { member, reason },
             Report::Evaluation(_) | Report::NotStored { .. } => return Ok(None),
         }))
+    }
+
+    async fn step(&mut self, metrics: &StepMetrics) -> Result<Option<Event>> {
+        if !self.is_current(metrics.generation) || !self.archive.step(metrics).await? {
+            return Ok(None);
+        }
+        let position = Position {
+            step: metrics.step,
+            tokens: metrics.tokens,
+            phase: metrics.next_phase.clone(),
+            phase_kind: metrics.next_phase_kind,
+        };
+        let seconds = metrics.seconds;
+        Ok(Some(Event::StepTaken { position, seconds }))
     }
 
     /// Whether a generation belongs to the state that training goes on from.

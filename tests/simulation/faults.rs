@@ -77,6 +77,7 @@ impl World {
             first_address: first,
             known_epoch: 0,
             welcomed: false,
+            welcomed_at: 0,
             inbox: VecDeque::new(),
             replica: None,
             over: cohort::ids::Generation(0),

@@ -202,6 +202,7 @@ impl World {
     }
 
     fn reach_rank(&mut self, pid: Pid, id: LinkId, mail: ToRank) {
+        let now = self.now;
         let Some(rank) = self.rank(pid) else { return };
         if rank.link != Some(id) {
             return;
@@ -213,6 +214,7 @@ impl World {
                 stored_step,
             } => {
                 rank.welcomed = true;
+                rank.welcomed_at = now;
                 rank.known_epoch = epoch.0;
                 ShellEvent::Welcomed {
                     member,

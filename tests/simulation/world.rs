@@ -93,6 +93,7 @@ pub struct RankProcess {
     pub first_address: Option<Pid>,
     pub known_epoch: u64,
     pub welcomed: bool,
+    pub welcomed_at: Time,
     pub inbox: VecDeque<Letter>,
     pub replica: Option<Replica>,
     /// Every generation up to this one is given up.

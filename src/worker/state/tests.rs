@@ -115,3 +115,21 @@ fn what_changed_between_introduction_and_welcome_is_told() {
         "it introduced itself so"
     );
 }
+
+/// Another state, begun from the store, may have to come to it again.
+#[test]
+fn an_outcome_says_which_generation_came_to_it() {
+    let mut rank = restored();
+    let outcome = Outbox::Outcome {
+        command: Command {
+            id: CommandId(1),
+            kind: CommandKind::Stop,
+        },
+        stage: CommandStage::Applied { step: Step(11) },
+    };
+    let effects = rank.handle(Event::Told(outcome), NOW);
+    let [Effect::Report(Report::Outcome { generation, .. })] = effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(generation, Generation(2));
+}
