@@ -135,8 +135,6 @@ pub struct RankState {
     member: Option<MemberId>,
     attachment: Attachment,
     standing: Option<Standing>,
-    /// What it was at when it last introduced itself.
-    introduced: Attachment,
     /// The generation that it parted from last, and how.
     parting: Option<(Generation, Parting)>,
     records: VecDeque<Record>,
@@ -160,7 +158,6 @@ impl RankState {
             member: None,
             attachment: Attachment::Opening,
             standing: None,
-            introduced: Attachment::Opening,
             parting: None,
             records: VecDeque::new(),
             newest_step: Step(0),
@@ -207,7 +204,7 @@ impl RankState {
                 if self.link == Link::Up {
                     // A connection that broke is made anew at once, before the rank counts as lost.
                     self.link = Link::Connecting;
-                    self.connect(&mut effects);
+                    effects.push(Effect::Connect(self.introduction()));
                 } else {
                     self.link = Link::Down { tried: now };
                 }
@@ -228,7 +225,7 @@ impl RankState {
                 self.forget(stored_step);
                 if unknown && self.link == Link::Up {
                     self.link = Link::Connecting;
-                    self.connect(&mut effects);
+                    effects.push(Effect::Connect(self.introduction()));
                 }
             }
             Event::Told(told) => self.told(told, &mut effects),
@@ -250,11 +247,6 @@ impl RankState {
             Event::Tick { beat } => self.tick(beat, now, &mut effects),
         }
         effects
-    }
-
-    fn connect(&mut self, effects: &mut Vec<Effect>) {
-        self.introduced = self.attachment;
-        effects.push(Effect::Connect(self.introduction()));
     }
 
     fn exit(&mut self, exit: Exit, effects: &mut Vec<Effect>) {
@@ -282,8 +274,8 @@ impl RankState {
         if self.leads() || self.attachment == Attachment::Idle {
             self.tell_records(effects);
         }
-        // It became so while it was on its way to the coordinator.
-        if self.attachment == Attachment::Idle && self.introduced != Attachment::Idle {
+        // Whatever it introduced itself as: no seat is given before all records are told.
+        if self.attachment == Attachment::Idle {
             self.tell_idle(effects);
         }
         for manifest in &self.unpublished {
@@ -493,7 +485,7 @@ impl RankState {
             && now.since(tried) >= self.limits.retry
         {
             self.link = Link::Connecting;
-            self.connect(effects);
+            effects.push(Effect::Connect(self.introduction()));
         }
         if self.link == Link::Up && now.since(self.beat_at) >= self.limits.beat {
             self.beat_at = now;

@@ -33,8 +33,8 @@ impl RunState {
         }
         let seat = introduction.attachment.seat();
         let place = match introduction.attachment {
-            Attachment::Opening => Place::Opening,
-            Attachment::Idle => Place::Idle,
+            // One that is free says so again when it has told what came before.
+            Attachment::Opening | Attachment::Idle => Place::Opening,
             _ => Place::LettingGo,
         };
         let member = Member::new(introduction, None, place, now);

@@ -96,9 +96,9 @@ fn a_finished_rank_that_gives_its_generation_up_tells_its_records() {
     );
 }
 
-/// What was said on the way to a coordinator reached nobody.
+/// What it said on the way to a coordinator reached nobody, and no seat is given before.
 #[test]
-fn what_changed_between_introduction_and_welcome_is_told() {
+fn a_rank_that_is_free_says_so_when_it_is_welcomed() {
     let mut rank = RankState::new(Limits::default(), "host".to_owned(), 70, NOW);
     let idle = Outbox::Idle {
         parting: None,
@@ -109,11 +109,6 @@ fn what_changed_between_introduction_and_welcome_is_told() {
     assert!(rank.handle(Event::Told(idle), NOW).is_empty());
     let is_idle = |effect: &Effect| matches!(effect, Effect::Report(Report::Idle { .. }));
     assert!(rank.handle(welcomed(0), NOW).iter().any(is_idle));
-    rank.handle(Event::Unlinked, NOW);
-    assert!(
-        !rank.handle(welcomed(0), NOW).iter().any(is_idle),
-        "it introduced itself so"
-    );
 }
 
 /// Another state, begun from the store, may have to come to it again.

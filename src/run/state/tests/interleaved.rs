@@ -166,3 +166,18 @@ fn the_state_of_the_newest_generation_leads_whatever_it_has_less() {
     let lead = seats(&effects).first().map(|(id, _)| *id);
     assert_eq!(lead, Some(member(2)));
 }
+
+/// Its records come first: they may be the only ones, and others get its state without them.
+#[test]
+fn who_comes_back_free_gets_a_seat_when_it_has_told_all() {
+    let mut state = new(1, past());
+    let effects = state.handle(of_old(71, Attachment::Idle), Millis(10));
+    assert_eq!(seats(&effects), []);
+    let told = Event::Idle {
+        member: MemberId(71),
+        parting: None,
+        standing: Some(standing(30)),
+    };
+    let effects = state.handle(told, Millis(20));
+    assert_eq!(seats(&effects).len(), 1);
+}
