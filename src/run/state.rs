@@ -222,6 +222,9 @@ pub struct RunState {
     restorable: Restorable,
     /// The generation of an earlier coordinator whose ranks may all come back.
     adoption: Option<GenerationRecord>,
+    /// Members of that generation which may hold a newer state than those that are here.
+    awaited: Vec<MemberId>,
+    began: Millis,
     /// Why the lead was asked to end the generation, once it was.
     regrouping: Option<String>,
     /// Whether the ranks have paused or resumed while not all of them were heard of.
@@ -274,6 +277,8 @@ impl RunState {
             rejoin,
             restorable: Restorable::Unknown,
             adoption: None,
+            awaited: Vec::new(),
+            began: now,
             regrouping: None,
             heard_paused: None,
             pace: Pace::default(),

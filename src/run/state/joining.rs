@@ -2,7 +2,7 @@
 
 use crate::ids::Rank;
 use crate::run::command::CommandStage;
-use crate::run::event::{Attachment, Effect, Introduction, MemberId, MemberRecord};
+use crate::run::event::{Attachment, Effect, Introduction, MemberId};
 use crate::run::state::{Member, Place, RunState};
 
 impl RunState {
@@ -49,12 +49,7 @@ impl RunState {
     }
 
     fn is_known(&self, id: MemberId) -> bool {
-        let expected = |record: &MemberRecord| record.member == id;
-        self.members.contains_key(&id)
-            || self
-                .adoption
-                .as_ref()
-                .is_some_and(|record| record.members.iter().any(expected))
+        self.members.contains_key(&id) || self.awaited.contains(&id)
     }
 
     /// A member whose connection broke and that is still where it was. True when nothing is lost.

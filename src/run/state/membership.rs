@@ -220,6 +220,13 @@ impl RunState {
         self.all_have_let_go();
         let have = self.candidates().count() as u32;
         if self.candidates().any(|(_, member)| self.holds(member)) {
+            if self.awaits() {
+                let limit = self.rules.limits.rejoin.as_secs();
+                self.reason = format!(
+                    "ranks of the last generation may come back for {limit} s with a newer state"
+                );
+                return;
+            }
             if have >= self.rules.min_ranks || self.only_leaving_hold() {
                 self.assign(Origin::Ranks, effects);
             } else {
@@ -304,6 +311,7 @@ impl RunState {
         self.generation = Generation(self.generation.0 + 1);
         self.seats_are_given(origin);
         self.heard_paused = None;
+        self.awaited.clear();
         let generation = self.generation;
         if let (Origin::Store, Restorable::Known(step)) = (origin, self.restorable) {
             self.lineage = Some(Lineage {

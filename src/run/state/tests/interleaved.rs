@@ -170,7 +170,11 @@ fn the_state_of_the_newest_generation_leads_whatever_it_has_less() {
 /// Its records come first: they may be the only ones, and others get its state without them.
 #[test]
 fn who_comes_back_free_gets_a_seat_when_it_has_told_all() {
-    let mut state = new(1, past());
+    let known = Past {
+        gone: vec![MemberId(72)],
+        ..past()
+    };
+    let mut state = new(1, known);
     let effects = state.handle(of_old(71, Attachment::Idle), Millis(10));
     assert_eq!(seats(&effects), []);
     let told = Event::Idle {
@@ -180,4 +184,33 @@ fn who_comes_back_free_gets_a_seat_when_it_has_told_all() {
     };
     let effects = state.handle(told, Millis(20));
     assert_eq!(seats(&effects).len(), 1);
+}
+
+/// The first to come back to a new coordinator may be far behind the others.
+#[test]
+fn no_seat_is_given_before_the_others_of_the_last_generation_are_back() {
+    let free = |number, revision| Event::Idle {
+        member: MemberId(number),
+        parting: None,
+        standing: Some(standing(revision)),
+    };
+    let mut state = new(2, past());
+    state.handle(of_old(71, Attachment::Idle), Millis(10));
+    assert_eq!(seats(&state.handle(free(71, 20), Millis(20))), []);
+    state.handle(of_old(72, Attachment::Idle), Millis(30));
+    let effects = state.handle(free(72, 30), Millis(40));
+    let given: Vec<MemberId> = seats(&effects).iter().map(|(id, _)| *id).collect();
+    assert_eq!(given, [MemberId(72), MemberId(71)]);
+
+    let mut alone = new(2, past());
+    alone.handle(of_old(71, Attachment::Idle), Millis(10));
+    alone.handle(free(71, 20), Millis(20));
+    let beat = Event::Beat {
+        member: MemberId(71),
+        beat: Beat::default(),
+    };
+    alone.handle(beat, Millis(9_000));
+    assert_eq!(seats(&alone.handle(Event::Tick, Millis(9_900))), []);
+    let effects = alone.handle(Event::Tick, Millis(10_000));
+    assert_eq!(seats(&effects).len(), 1, "{}", alone.reason);
 }
