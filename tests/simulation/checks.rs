@@ -9,7 +9,7 @@
 //! 6. Once nothing strikes any more the run ends, and every wait has a reason in words.
 //! 7. No checkpoint is read while a rank holds the state, and at most one step is taken again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cohort::ids::{CommandId, Epoch, Generation, Step};
 use cohort::run::command::{CommandKind, CommandRecord, CommandStage};
@@ -42,6 +42,8 @@ pub struct Checks {
     /// The lineage before that.
     earlier: Option<Generation>,
     accepted: BTreeMap<CommandId, CommandKind>,
+    /// Who wrote files of a step's checkpoint.
+    writers: BTreeMap<Step, BTreeSet<Pid>>,
 }
 
 impl Checks {
@@ -240,6 +242,9 @@ impl World {
                 "(5) epoch {epoch} writes {key}, and {serving} serves"
             ));
         }
+        if let Some((step, layout::STATE_FILE)) = layout::parse_checkpoint_file(key) {
+            self.checks.writers.entry(step).or_default().insert(pid);
+        }
         if let Some((step, layout::MANIFEST_FILE)) = layout::parse_checkpoint_file(key) {
             let whole = self.manifest(step).is_none_or(|manifest| {
                 manifest.files.iter().all(|entry| {
@@ -248,8 +253,13 @@ impl World {
                     bytes.is_ok_and(|bytes| digest(&bytes) == entry.digest)
                 })
             });
-            // One window stays open: between a coordinator's check and its write.
-            if !whole && !is_fenced {
+            // Two windows stay open, and verifying sees through both: between a coordinator's check
+            // and its write, and where a former lead writes the same step's files once more.
+            let writers = self.checks.writers.get(&step).map_or(0, BTreeSet::len);
+            if !whole && (is_fenced || writers > 1) {
+                self.tally
+                    .count("manifests whose files were changed meanwhile");
+            } else if !whole {
                 self.violated(format!("(3) checkpoint {step} exists and is not whole"));
             }
         }
