@@ -16,6 +16,7 @@ use crate::data::location::CorpusLocation;
 use crate::evaluate::EvaluationSettings;
 use crate::model::settings::ModelSettings;
 use crate::run::schedule::PhaseSettings;
+use crate::run::spike::SpikeSettings;
 use crate::store::retention::Retention;
 use crate::store::settings::StoreSettings;
 use crate::train::optimizer::settings::OptimizerSettings;
@@ -82,6 +83,9 @@ pub struct RunConfig {
     #[serde(default)]
     #[garde(dive)]
     pub evaluation: EvaluationSettings,
+    #[serde(default)]
+    #[garde(dive)]
+    pub loss_spikes: SpikeSettings,
     #[serde(default)]
     #[garde(custom(check_min_ranks(&self.ranks)), dive)]
     pub recovery: RecoverySettings,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
@@ -13,6 +13,7 @@ use crate::ids::{Epoch, Generation, Step};
 use crate::run::command::CommandRecord;
 use crate::run::goodput::{Account, Recovery};
 use crate::run::schedule::PhaseKind;
+use crate::run::spike::{Spike, SpikeKind};
 use crate::run::state::{Member, RunState, Stage};
 
 pub mod pulse;
@@ -24,7 +25,9 @@ pub struct StepMetrics {
     pub step: Step,
     pub phase: String,
     pub phase_kind: PhaseKind,
-    /// Mean cross-entropy over the masked tokens of the whole step, in nats.
+    /// Mean cross-entropy over the masked tokens of the whole step, in nats. Not a number, `null`
+    /// in the file, where it is not finite.
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// Share of the masked tokens predicted right.
     pub accuracy: f64,
@@ -36,7 +39,7 @@ pub struct StepMetrics {
     pub rows: u32,
     pub masked_tokens: u64,
     pub step_tokens: u64,
-    /// Cumulative over the run, padding not counted.
+    /// That the weights have seen, cumulative over the run, padding not counted.
     pub tokens: u64,
     pub phase_tokens: u64,
     pub phase_length_tokens: u64,
@@ -45,16 +48,32 @@ pub struct StepMetrics {
     pub next_phase_kind: PhaseKind,
     /// Tokens until the end of the run, were no command given.
     pub remaining_tokens: u64,
-    /// L2 norm of the averaged gradient over all parameters.
+    /// L2 norm of the averaged gradient over all parameters. Not a number, `null` in the file,
+    /// where the step was skipped before it was known, or for it.
+    #[serde(deserialize_with = "number_or_nan")]
     pub grad_norm: f64,
     /// Tokens of this step by source.
     pub sources: BTreeMap<String, u64>,
+    /// What was wrong with the step, if something was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spike: Option<SpikeKind>,
+    /// The highest loss that would have been no spike, in nats, once there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_limit: Option<f64>,
+    /// Whether its rows changed no weights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
     pub seconds: f64,
     pub ranks: u32,
     pub generation: Generation,
     pub tokens_per_second: f64,
     pub data_wait_fraction: f64,
     pub collective_fraction: f64,
+}
+
+/// JSON knows no number that is not finite, and writes `null`.
+fn number_or_nan<'de, D: Deserializer<'de>>(field: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(field)?.unwrap_or(f64::NAN))
 }
 
 /// Why an evaluation was made.
@@ -95,6 +114,11 @@ pub struct HeldOutScore {
 pub struct StatusView {
     pub run: String,
     pub epoch: Epoch,
+    /// Where the coordinator runs, and its process.
+    #[serde(default)]
+    pub host: String,
+    #[serde(default)]
+    pub process: u32,
     pub stage: Stage,
     pub reason: String,
     pub generation: Generation,
@@ -108,6 +132,8 @@ pub struct StatusView {
     pub store_fails: Option<String>,
     pub checkpoints_url: String,
     pub commands: Vec<CommandRecord>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// Where the time went since the run began.
     #[serde(default)]
     pub account: Account,
@@ -121,6 +147,8 @@ impl StatusView {
         Self {
             run: run.to_owned(),
             epoch,
+            host: String::new(),
+            process: std::process::id(),
             stage: state.stage.clone(),
             reason: state.reason.clone(),
             generation: state.generation,
@@ -132,6 +160,7 @@ impl StatusView {
             store_fails: state.store_fails.clone(),
             checkpoints_url: String::new(),
             commands: state.commands.values().cloned().collect(),
+            spikes: state.spikes.clone(),
             account: Account::default(),
             last_recovery: None,
         }

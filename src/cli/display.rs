@@ -14,7 +14,7 @@ use tracing::info;
 use crate::cli::say;
 use crate::cli::table::{Table, grouped, span};
 use crate::config::RunConfig;
-use crate::run::ledger::Ledger;
+use crate::run::ledger::{Consumed, Ledger};
 use crate::run::schedule::PhaseKind;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::StoreError;
@@ -167,14 +167,28 @@ fn pair(loss: f64, accuracy: f64) -> String {
 
 /// The ledger by institution.
 pub(super) fn institutions(ledger: &Ledger) -> String {
-    let mut table = Table::new(["institution", "tokens", "documents begun", "chunks"]);
-    for (institution, consumed) in ledger.by_institution() {
-        table.row(vec![
-            institution,
+    consumed("institution", &ledger.by_institution())
+}
+
+/// What the weights have seen, by `what`; and what was skipped, where something was.
+pub(super) fn consumed(what: &'static str, by_name: &BTreeMap<String, Consumed>) -> String {
+    let skips = by_name.values().any(|consumed| consumed.skipped_tokens > 0);
+    let columns = [what, "tokens", "documents begun", "chunks"];
+    let mut table = if skips {
+        let [what, tokens, documents, chunks] = columns;
+        Table::new([what, tokens, documents, chunks, "tokens skipped"])
+    } else {
+        Table::new(columns)
+    };
+    for (name, consumed) in by_name {
+        let mut row = vec![
+            name.clone(),
             grouped(consumed.tokens),
             grouped(consumed.documents),
             grouped(consumed.chunks),
-        ]);
+        ];
+        row.extend(skips.then(|| grouped(consumed.skipped_tokens)));
+        table.row(row);
     }
     table.render()
 }

@@ -16,6 +16,7 @@ use crate::supervisor;
 use crate::telemetry::{self, LogFormat};
 use crate::torch::{cpu, process};
 
+mod chaos;
 mod cleaning;
 mod corpus;
 mod display;
@@ -146,6 +147,8 @@ enum Subcommands {
         #[arg(long)]
         output: Option<PathBuf>,
     },
+    /// Kill, stop and cut off processes of a run on a schedule, and see how it goes on: a drill.
+    Chaos(chaos::ChaosArguments),
     /// Fill the `[MASK]` tokens of a text.
     FillMask {
         /// A checkpoint's folder, or any Hugging Face folder of a ModernBERT.
@@ -285,6 +288,7 @@ fn run(command: Subcommands) -> Result<()> {
         Subcommands::Stop(run) => command_to(&run, CommandKind::Stop),
         Subcommands::Checkpoints(run) => block_on(look::checkpoints(&run.run)),
         Subcommands::Verify(run) => block_on(look::verify(&run.run)),
+        Subcommands::Chaos(arguments) => block_on(chaos::chaos(&arguments)),
         Subcommands::Ledger {
             place,
             withdraw: Some(institution),

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::cli::say;
-use crate::cli::table::{Table, grouped, span};
+use crate::cli::table::{Table, counted, grouped, span};
 use crate::config::RunConfig;
 use crate::coordinator::claim;
 use crate::ids::CommandId;
 use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::run::goodput::Cause;
+use crate::run::spike::{Handling, Spike};
 use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::StoreError;
@@ -108,7 +109,7 @@ pub(super) fn place(run: &str) -> Result<Place> {
     }
 }
 
-async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
+pub(super) async fn coordinator(run: &str) -> Result<CoordinatorClient<Channel>> {
     let (url, place) = match locate(run)? {
         Located::Address(url) => (url.clone(), url),
         Located::Folder(found) => {
@@ -136,7 +137,7 @@ async fn is_run(store: &Store) -> Result<bool> {
     Ok(store.exists(crate::store::layout::RUN_FILE).await?)
 }
 
-async fn view(client: &mut CoordinatorClient<Channel>) -> Result<StatusView> {
+pub(super) async fn view(client: &mut CoordinatorClient<Channel>) -> Result<StatusView> {
     let reply = tokio::time::timeout(CALL_TIMEOUT, client.status(StatusRequest {}))
         .await
         .context("the coordinator does not answer")?
@@ -228,6 +229,7 @@ fn describe(view: &StatusView) -> String {
         "checkpoint  {checkpoint} in {}",
         view.checkpoints_url
     ));
+    lines.extend(spikes(&view.spikes));
     if let Some(trouble) = &view.store_fails {
         let first = trouble.lines().next().unwrap_or_default();
         lines.push(format!("store       {first}"));
@@ -246,6 +248,34 @@ fn describe(view: &StatusView) -> String {
         lines.push(table.render());
     }
     lines.join("\n")
+}
+
+/// How many steps were told, skipped and gone back from, and the newest of them.
+fn spikes(spikes: &[Spike]) -> Vec<String> {
+    let Some(newest) = spikes.last() else {
+        return Vec::new();
+    };
+    let count = |what: fn(&Handling) -> bool| {
+        let of_kind = spikes.iter().filter(|spike| what(&spike.handling));
+        of_kind.count() as u64
+    };
+    let mut counts = Vec::new();
+    for (count, word) in [
+        (count(|how| *how == Handling::Warned), "told"),
+        (count(|how| *how == Handling::Skipped), "skipped"),
+        (
+            count(|how| matches!(how, Handling::WentBack { .. })),
+            "gone back from",
+        ),
+    ] {
+        if count > 0 {
+            counts.push(format!("{} {word}", counted(count, "step")));
+        }
+    }
+    vec![
+        format!("spikes      {}; the newest:", counts.join(", ")),
+        format!("            {newest}"),
+    ]
 }
 
 /// Where the time went, the longest first, and how the last recovery went.

@@ -51,7 +51,7 @@ pub(super) async fn train(run: &Path, branch: Option<CheckpointAddress>) -> Resu
         coordinator,
         config.recovery.restarts_max,
     ));
-    let signals = tokio::spawn(pass_on_signals(said.clone()));
+    let signals = tokio::spawn(pass_on(Calls::listen()?, said.clone()));
     let listening = said.wait_for(|said| said.url.is_some());
     let outcome = tokio::select! {
         // Where it ends before it listens, it has said why.
@@ -186,8 +186,7 @@ async fn ranks_given_up(
 }
 
 /// Passes signals on to the coordinator, which stops the ranks in order.
-async fn pass_on_signals(mut coordinator: watch::Receiver<Said>) -> Result<()> {
-    let mut calls = Calls::listen()?;
+async fn pass_on(mut calls: Calls, mut coordinator: watch::Receiver<Said>) -> Result<()> {
     loop {
         let passed_on = match calls.next().await {
             Call::Stop => Signal::INT,
@@ -200,8 +199,7 @@ async fn pass_on_signals(mut coordinator: watch::Receiver<Said>) -> Result<()> {
 
 /// Turns signals into a stop: the ranks take a checkpoint and end. Where a machine is taken away
 /// that has to be done in the time of grace.
-async fn stop_on_signal(commands: Commands, grace: Duration) -> Result<()> {
-    let mut calls = Calls::listen()?;
+async fn stop_on_signal(mut calls: Calls, commands: Commands, grace: Duration) -> Result<()> {
     loop {
         match calls.next().await {
             Call::Leave(signal) => {
@@ -236,6 +234,8 @@ pub(super) struct Coordination {
 /// Runs the coordinator alone; by hand, its address is the first line on stdout.
 pub(super) async fn coordinate(run: &Path, how: Coordination) -> Result<()> {
     let (config, yaml) = read(run)?;
+    // What comes during the start is heard after it.
+    let calls = Calls::listen()?;
     let started = Coordinator::start(config.clone(), yaml, how.branch).await;
     let coordinator = match started {
         // The ranks go on without a coordinator, and a store may work again.
@@ -248,7 +248,7 @@ pub(super) async fn coordinate(run: &Path, how: Coordination) -> Result<()> {
     let url = coordinator.url().to_owned();
     let watching = tokio::spawn(display::follow(coordinator.status()));
     let grace = config.timeouts.grace;
-    let signals = tokio::spawn(stop_on_signal(coordinator.commands(), grace));
+    let signals = tokio::spawn(stop_on_signal(calls, coordinator.commands(), grace));
     let outcome = if how.managed {
         tokio::select! {
             outcome = coordinator.run() => outcome,
@@ -258,7 +258,7 @@ pub(super) async fn coordinate(run: &Path, how: Coordination) -> Result<()> {
         }
     } else {
         say(&url)?;
-        coordinator.run().await
+        Box::pin(coordinator.run()).await
     };
     signals.abort();
     watching.await.context("the display broke")?;

@@ -1,26 +1,23 @@
-//! What the coordinator writes down: metrics, evaluations, the journal of commands, and checkpoints
-//! that become real by their manifest.
-//!
-//! Publishing and retention run beside the core, one after the other; the journal is written before
-//! the core goes on.
+//! What the coordinator writes down: metrics, evaluations, recoveries, where time went, the journal
+//! (before the core goes on), and checkpoints whose metrics are stored (through the publisher).
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::coordinator::claim::{Address, Claim, announce};
 use crate::coordinator::journal::{Fenced, Writer};
+use crate::coordinator::lines::Lines;
 use crate::coordinator::message::Message;
+use crate::coordinator::publisher::{self, Task};
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
 use crate::run::state::Millis;
-use crate::store::checkpoint::Checkpoints;
-use crate::store::error::{CheckpointError, StoreError};
+use crate::store::error::StoreError;
 use crate::store::manifest::CheckpointManifest;
 use crate::store::persistence::Persistence;
 use crate::store::retention::Retention;
@@ -51,66 +48,8 @@ pub(super) struct Archive {
     flushed_at: Millis,
     core: mpsc::Sender<Message>,
     patience: Duration,
-    publish: mpsc::Sender<CheckpointManifest>,
+    publish: mpsc::Sender<Task>,
     publisher: JoinHandle<Result<()>>,
-}
-
-/// A file of JSON lines in the store, kept whole in memory: object stores cannot append.
-struct Lines {
-    key: &'static str,
-    text: String,
-    dirty: bool,
-}
-
-impl Lines {
-    /// What an earlier life of the run left.
-    async fn open(store: &Store, key: &'static str) -> Result<Self> {
-        let text = match store.get(key).await {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(StoreError::NotFound { .. }) => String::new(),
-            Err(error) => return Err(error.into()),
-        };
-        let mut lines = Self {
-            key,
-            text,
-            dirty: false,
-        };
-        // A line torn by a crash is of a step that is taken again.
-        lines.remove(|line| step_of(line).is_none());
-        Ok(lines)
-    }
-
-    /// Takes out the steps after `step`.
-    fn cut(&mut self, step: Step) {
-        self.remove(|line| step_of(line).is_none_or(|found| found > step));
-    }
-
-    fn last(&self) -> Option<&str> {
-        self.text.lines().next_back()
-    }
-
-    fn push(&mut self, json: &str) {
-        self.text.push_str(json);
-        self.text.push('\n');
-        self.dirty = true;
-    }
-
-    fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
-        let kept = self.text.lines().filter(|line| !unwanted(line));
-        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
-        self.dirty |= kept != self.text;
-        self.text = kept;
-    }
-
-    async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
-        if self.dirty {
-            store
-                .put_large(self.key, Bytes::from(self.text.clone()))
-                .await?;
-            self.dirty = false;
-        }
-        Ok(())
-    }
 }
 
 impl Archive {
@@ -136,8 +75,8 @@ impl Archive {
             .and_then(|line| serde_json::from_str(line).ok());
         let (last_step, last_generation) =
             last.map_or_else(Default::default, |last| (last.step, last.generation));
-        let (publish, manifests) = mpsc::channel(PUBLISH_MAX);
-        let publisher = tokio::spawn(publish_all(claim.clone(), keep, manifests, core.clone()));
+        let (publish, tasks) = mpsc::channel(PUBLISH_MAX);
+        let publisher = tokio::spawn(publisher::work(claim.clone(), keep, tasks, core.clone()));
         Ok(Self {
             journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
@@ -174,8 +113,7 @@ impl Archive {
     }
 
     fn cut_metrics(&mut self, step: Step) {
-        let lost = self.metrics.text.lines().rev();
-        for line in lost.take_while(|line| step_of(line).is_some_and(|found| found > step)) {
+        for line in self.metrics.after(step) {
             if let Ok(line) = serde_json::from_str::<StepMetrics>(line) {
                 let data = line.seconds * line.data_wait_fraction;
                 self.goodput.redo(line.seconds, data);
@@ -232,12 +170,7 @@ impl Archive {
             })
         });
         self.evaluations.push(&serde_json::to_string(evaluation)?);
-        if self.may_write().await?
-            && let Err(error) = self.evaluations.flush(&self.store).await
-        {
-            self.tell(&error);
-        }
-        Ok(())
+        self.flush().await
     }
 
     /// Writes an entry down. Before a generation begins all that is known of earlier steps is
@@ -251,18 +184,13 @@ impl Archive {
 
     async fn insist_on_flush(&mut self) -> Result<()> {
         let mut persistence = Persistence::new(self.patience);
-        loop {
-            let flushed = match epoch::is_newest(&self.store, self.epoch).await {
-                Ok(true) => self.try_flush().await,
-                Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
-                Err(error) => Err(error),
-            };
-            let Err(error) = flushed else { return Ok(()) };
+        while let Some(error) = self.try_flush().await? {
             let trouble = format!("the metrics cannot be stored: {error}");
             if !persistence.goes_on(&trouble).await {
                 bail!(trouble);
             }
         }
+        Ok(())
     }
 
     /// Publishes a checkpoint once the metrics up to its step are stored: a run that continues from
@@ -276,6 +204,16 @@ impl Archive {
         Ok(())
     }
 
+    /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].
+    pub(super) async fn go_back(&self, before: Step, checkpoints: u32) -> Result<()> {
+        let task = Task::GoBack {
+            before,
+            checkpoints,
+        };
+        let sent = self.publish.send(task).await;
+        sent.ok().context("the publisher has ended")
+    }
+
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
@@ -287,31 +225,30 @@ impl Archive {
         Ok(())
     }
 
-    /// A coordinator that was taken over writes nothing over its successor's records: that is an
-    /// error. False where the store cannot say.
-    async fn may_write(&self) -> Result<bool> {
-        match epoch::is_newest(&self.store, self.epoch).await {
-            Ok(true) => Ok(true),
-            Ok(false) => Err(Fenced { ours: self.epoch }.into()),
-            Err(error) => {
-                self.tell(&error);
-                Ok(false)
-            }
-        }
-    }
-
     /// Brings the lines into the store, and then the checkpoints that waited for them. What the
     /// store does not take stays in memory for the next time.
+    ///
+    /// # Errors
+    /// [`Fenced`]: a coordinator that was taken over writes nothing over its successor's records.
     async fn flush(&mut self) -> Result<()> {
-        if self.may_write().await?
-            && let Err(error) = self.try_flush().await
-        {
-            self.tell(&error);
+        if let Some(error) = self.try_flush().await? {
+            let error = format!("the metrics cannot be stored: {error}");
+            // A core that is so busy hears of it the next time.
+            let _ = self.core.try_send(Message::StoreFails { error });
         }
         Ok(())
     }
 
-    async fn try_flush(&mut self) -> Result<(), StoreError> {
+    /// The same, and what the store fails at.
+    async fn try_flush(&mut self) -> Result<Option<StoreError>> {
+        match epoch::is_newest(&self.store, self.epoch).await {
+            Ok(true) => Ok(self.write_lines().await.err()),
+            Ok(false) => Err(Fenced { ours: self.epoch }.into()),
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
+    async fn write_lines(&mut self) -> Result<(), StoreError> {
         self.evaluations.flush(&self.store).await?;
         self.metrics.flush(&self.store).await?;
         self.recoveries.flush(&self.store).await?;
@@ -328,87 +265,22 @@ impl Archive {
             .extract_if(.., |manifest| manifest.step <= stored)
         {
             let step = manifest.step;
-            if self.publish.try_send(manifest).is_err() {
+            let task = Task::Publish(Box::new(manifest));
+            if self.publish.try_send(task).is_err() {
                 warn!(%step, "too many checkpoints wait to be published; this one is given up");
             }
         }
         Ok(())
     }
 
-    fn tell(&self, error: &StoreError) {
-        let error = format!("the metrics cannot be stored: {error}");
-        // A core that is so busy hears of it the next time.
-        let _ = self.core.try_send(Message::StoreFails { error });
-    }
-
     /// Writes the last lines and waits for the last publications.
     pub(super) async fn close(mut self) -> Result<()> {
-        let flushed = self.insist_on_flush().await;
-        let is_fenced = |error: &anyhow::Error| error.is::<Fenced>();
-        flushed.or_else(|error| {
-            if is_fenced(&error) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })?;
+        match self.insist_on_flush().await {
+            // The successor has them, and writes its own.
+            Err(error) if error.is::<Fenced>() => {}
+            flushed => flushed?,
+        }
         drop(self.publish);
         self.publisher.await.context("the publisher broke")?
     }
-}
-
-fn step_of(line: &str) -> Option<Step> {
-    #[derive(serde::Deserialize)]
-    struct OfStep {
-        step: Step,
-    }
-    let line: OfStep = serde_json::from_str(line).ok()?;
-    Some(line.step)
-}
-
-async fn publish_all(
-    claim: Claim,
-    keep: Retention,
-    mut manifests: mpsc::Receiver<CheckpointManifest>,
-    core: mpsc::Sender<Message>,
-) -> Result<()> {
-    let checkpoints = Checkpoints::new(claim.store.clone());
-    'next: while let Some(mut manifest) = manifests.recv().await {
-        manifest.epoch = claim.epoch;
-        manifest.parent.clone_from(&claim.parent);
-        let step = manifest.step;
-        let mut persistence = Persistence::new(claim.patience);
-        loop {
-            let error = match checkpoints.publish(&manifest).await {
-                // That of an earlier lead that was lost right after is whole, and of the same rows.
-                Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
-                // The core finds out at its next write.
-                Err(CheckpointError::Fenced { ours, .. }) => bail!(Fenced { ours }),
-                // A lead of before was so slow that newer ones exist, and its files were removed.
-                Err(error @ CheckpointError::Incomplete { .. }) => {
-                    warn!(%step, %error, "a checkpoint comes too late and is given up");
-                    continue 'next;
-                }
-                Err(error) => error,
-            };
-            let may_pass = matches!(error, CheckpointError::Store(_));
-            let trouble = format!("checkpoint {step} cannot be published: {error}");
-            // The core may have ended; the error is then this task's result, if it stays.
-            if may_pass {
-                let error = trouble.clone();
-                let _ = core.try_send(Message::StoreFails { error });
-            }
-            if !may_pass || !persistence.goes_on(&trouble).await {
-                let error = trouble.clone();
-                let _ = core.try_send(Message::Broken { error });
-                bail!(trouble);
-            }
-        }
-        info!(%step, reason = ?manifest.reason, "checkpoint published");
-        let _ = core.try_send(Message::Published { step });
-        if let Err(error) = checkpoints.retain(&keep, step).await {
-            warn!(%error, "old checkpoints could not be removed");
-        }
-    }
-    Ok(())
 }

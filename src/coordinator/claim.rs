@@ -110,17 +110,23 @@ impl Claim {
     /// What ranks that hold no state have to go on from.
     pub async fn resume(&self) -> Result<Resume> {
         let newest = newest_checkpoint(&self.store).await?;
-        let branch = newest.is_none() && self.parent.is_some();
-        Ok(Resume {
-            from: newest.or_else(|| self.parent.clone()),
+        Ok(self.resume_from(newest))
+    }
+
+    /// The same from a checkpoint of the run, or from what the run began with.
+    pub(super) fn resume_from(&self, checkpoint: Option<CheckpointAddress>) -> Resume {
+        let branch = checkpoint.is_none() && self.parent.is_some();
+        Resume {
+            from: checkpoint.or_else(|| self.parent.clone()),
             branch,
-        })
+        }
     }
 
     /// What the journal says of earlier lives of the run.
     pub async fn past(&self) -> Result<Past> {
         let Journal {
             commands,
+            spikes,
             generation,
             newest_generation,
         } = journal::read(&self.store).await?;
@@ -132,6 +138,7 @@ impl Claim {
         Ok(Past {
             gone: gone.collect(),
             commands,
+            spikes,
             generation,
             newest_generation,
         })

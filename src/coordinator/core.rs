@@ -10,15 +10,18 @@ use tracing::{debug, info, warn};
 use crate::config::RunConfig;
 use crate::coordinator::Ending;
 use crate::coordinator::archive::Archive;
-use crate::coordinator::claim::{Claim, Resume};
+use crate::coordinator::claim::{Claim, Resume, host_name};
 use crate::coordinator::journal::Fenced;
 use crate::coordinator::message::{ConnectionId, JoinAnswer, Message, Receipt, Refusal};
-use crate::ids::{Generation, Rank};
+use crate::coordinator::rewind;
+use crate::ids::{Generation, Rank, Step};
 use crate::run::command::CommandRecord;
 use crate::run::event::{Effect, Event, MemberId, Origin, Placement, Position};
 use crate::run::goodput::Recovery;
 use crate::run::schedule::Schedule;
+use crate::run::spike;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
+use crate::store::error::StoreError;
 use crate::store::layout;
 use crate::store::persistence::Persistence;
 use crate::telemetry::{StatusView, StepMetrics};
@@ -27,6 +30,7 @@ use crate::wire::{Assignment, Order, Report};
 pub(super) struct Core {
     config: RunConfig,
     run_json: String,
+    host: String,
     claim: Claim,
     resume: Resume,
     checkpoints_url: String,
@@ -60,6 +64,7 @@ impl Core {
         let (status, watched) = watch::channel(StatusView::new(&config.name, claim.epoch, &state));
         let core = Self {
             run_json,
+            host: host_name(),
             claim: claim.clone(),
             resume: Resume::default(),
             checkpoints_url: claim.store.url(layout::CHECKPOINTS_FOLDER),
@@ -137,12 +142,22 @@ impl Core {
                 self.order_all(&Order::Published { step });
                 Event::CheckpointPublished { step }
             }
-            Message::Restorable(resume) => {
-                let step = resume.step();
-                self.resume = resume;
-                Event::Restorable { step }
-            }
+            Message::WentBack(resume) => Event::WentBack {
+                to: self.go_on_from(resume),
+            },
+            Message::Restorable(resume) => Event::Restorable {
+                step: self.go_on_from(resume),
+            },
         };
+        self.decide(event, reply, now).await
+    }
+
+    async fn decide(
+        &mut self,
+        event: Event,
+        reply: Replies,
+        now: Millis,
+    ) -> Result<Option<Option<String>>> {
         // Thousands come a second; the next tick shows what they say.
         let is_beat = matches!(event, Event::Beat { .. });
         let effects = self.state.handle(event, now);
@@ -159,6 +174,12 @@ impl Core {
     fn is_connection(&self, member: MemberId, connection: ConnectionId) -> bool {
         let current = self.orders.get(&member);
         current.is_some_and(|(current, _)| *current == connection)
+    }
+
+    fn go_on_from(&mut self, resume: Resume) -> Option<Step> {
+        let step = resume.step();
+        self.resume = resume;
+        step
     }
 
     /// Answers a report, and says what of it is for the state machine. There is none where it came
@@ -215,6 +236,8 @@ impl Core {
                 self.archive.evaluation(&evaluation).await?;
                 return Ok(None);
             }
+            Report::Spike(spike) if self.is_current(spike.generation) => Event::Spiked(spike),
+            Report::Spike(_) => return Ok(None),
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
                     self.archive.publish(*manifest).await?;
@@ -317,6 +340,10 @@ impl Core {
                     self.last_recovery = Some(recovery);
                 }
                 Effect::Restore => self.find_resume(),
+                Effect::GoBack { before } => {
+                    let checkpoints = self.config.loss_spikes.go_back.checkpoints;
+                    self.archive.go_back(before, checkpoints).await?;
+                }
                 Effect::Answer { record } => {
                     // Whoever gets the answer finds the command in the status.
                     self.show();
@@ -359,6 +386,7 @@ impl Core {
         if from_store && leads {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
+            rewind::clear(&self.claim.store, &self.state.spikes).await?;
             self.archive.cut(step).await?;
             self.last_step = None;
         }
@@ -373,6 +401,7 @@ impl Core {
             resume_from: self.resume.from.clone().filter(|_| from_store && leads),
             branch: self.resume.branch,
             replay: self.state.replay(),
+            detours: spike::detours(&self.state.spikes),
             published,
         };
         self.order(member, Order::Assign(assignment));
@@ -382,14 +411,22 @@ impl Core {
     /// Looks for the newest checkpoint beside everything else: it reads all of it.
     fn find_resume(&self) {
         let (claim, messages) = (self.claim.clone(), self.messages.clone());
+        let spikes = self.state.spikes.clone();
         tokio::spawn(async move {
             let mut persistence = Persistence::new(claim.patience);
             let message = loop {
-                let error = match claim.resume().await {
-                    Ok(resume) => break Message::Restorable(resume),
-                    Err(error) => crate::diagnosis::describe(&error),
+                let cleared = rewind::clear(&claim.store, &spikes).await;
+                let found = match cleared {
+                    Ok(()) => claim.resume().await,
+                    Err(error) => Err(error),
                 };
-                if !persistence.goes_on(&error).await {
+                let error = match found {
+                    Ok(resume) => break Message::Restorable(resume),
+                    Err(error) => error,
+                };
+                let may_pass = StoreError::may_pass(&error);
+                let error = crate::diagnosis::describe(&error);
+                if !may_pass || !persistence.goes_on(&error).await {
                     break Message::Broken { error };
                 }
             };
@@ -432,6 +469,7 @@ impl Core {
                 .filter(|_| speed > 0.0)
                 .map(|tokens| tokens as f64 / speed),
             checkpoints_url: self.checkpoints_url.clone(),
+            host: self.host.clone(),
             ..StatusView::new(&self.config.name, self.claim.epoch, &self.state)
         });
     }

@@ -15,9 +15,10 @@ use thiserror::Error;
 use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
 use crate::run::event::{Entry, GenerationRecord};
+use crate::run::spike::{self, Spike};
 use crate::store::error::StoreError;
 use crate::store::persistence::Persistence;
-use crate::store::{Store, layout};
+use crate::store::{Store, epoch, layout};
 
 /// Entries that are read at once.
 const READS_MAX: usize = 32;
@@ -47,6 +48,8 @@ pub struct Fenced {
 pub struct Journal {
     /// The newest record of every command, in the order in which they were first written.
     pub commands: Vec<CommandRecord>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// The last generation, where the run did not end since.
     pub generation: Option<GenerationRecord>,
     /// The number of the newest generation.
@@ -86,9 +89,17 @@ impl Writer {
         loop {
             let error = match self.store.put_new(&key, json.clone()).await {
                 Ok(()) => return Ok(()),
-                // The seal; an own one that was not heard of is no such error.
+                // A seal is only set by a later epoch.
                 Err(StoreError::AlreadyExists { .. }) => {
-                    return Err(Fenced { ours: self.epoch }.into());
+                    match epoch::is_newest(&self.store, self.epoch).await {
+                        Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
+                        // An own one, torn by an attempt that failed.
+                        Ok(true) => match self.store.put_proven(&key, json.clone()).await {
+                            Ok(()) => return Ok(()),
+                            Err(error) => error,
+                        },
+                        Err(error) => error,
+                    }
                 }
                 Err(error) => error,
             };
@@ -180,6 +191,7 @@ pub async fn read(store: &Store) -> Result<Journal> {
                 journal.newest_generation = record.generation;
                 journal.generation = Some(record);
             }
+            Entry::Spike(found) => spike::enter(&mut journal.spikes, found),
             Entry::Ended { .. } => journal.generation = None,
             Entry::Sealed { .. } => {}
         }
@@ -187,21 +199,24 @@ pub async fn read(store: &Store) -> Result<Journal> {
     Ok(journal)
 }
 
-/// The decays that took effect, by command.
-pub async fn applied_decays(store: &Store) -> Result<Vec<AppliedDecay>> {
-    let mut applied: Vec<AppliedDecay> = read(store)
-        .await?
-        .commands
-        .into_iter()
-        .filter_map(|record| match (record.command.kind, record.stage) {
-            (CommandKind::Decay { tokens }, CommandStage::Applied { step }) => Some(AppliedDecay {
-                command: record.command.id,
-                step,
-                tokens,
-            }),
-            _ => None,
-        })
-        .collect();
-    applied.sort_unstable_by_key(|decay| decay.command);
-    Ok(applied)
+impl Journal {
+    /// The decays that took effect, by command.
+    pub fn applied_decays(&self) -> Vec<AppliedDecay> {
+        let mut applied: Vec<AppliedDecay> = self
+            .commands
+            .iter()
+            .filter_map(|record| match (record.command.kind, &record.stage) {
+                (CommandKind::Decay { tokens }, CommandStage::Applied { step }) => {
+                    Some(AppliedDecay {
+                        command: record.command.id,
+                        step: *step,
+                        tokens,
+                    })
+                }
+                _ => None,
+            })
+            .collect();
+        applied.sort_unstable_by_key(|decay| decay.command);
+        applied
+    }
 }

@@ -67,6 +67,8 @@ pub(super) enum Message {
     Published {
         step: Step,
     },
+    /// Where the run goes back to.
+    WentBack(Resume),
     /// What the store has to go on from.
     Restorable(Resume),
     Tick,

@@ -30,7 +30,10 @@ mod archive;
 pub mod claim;
 mod core;
 pub mod journal;
+mod lines;
 mod message;
+mod publisher;
+mod rewind;
 mod service;
 
 /// Events that may wait for the core; senders wait when it is full.

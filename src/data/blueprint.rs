@@ -3,6 +3,7 @@
 //!
 //! `cohort plan`, `cohort inspect` and every rank draw the same blueprint from the same YAML.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,11 +17,11 @@ use crate::corpus::plan_spec::{
     BLOCK_ROWS_DEFAULT, PlanSpec, SHUFFLE_CHUNKS_DEFAULT, SourceLengths,
 };
 use crate::corpus::random::keyed_number;
-use crate::data::batch::{Batch, BatchBuilder};
+use crate::data::batch::{Batch, BatchBuilder, SourceCounts};
 use crate::data::prefetch::BatchRequest;
 use crate::data::{Corpus, SplitName};
 use crate::ids::{Rank, RowIndex, SourceIndex};
-use crate::run::progress::StepPlan;
+use crate::run::progress::{Progress, StepPlan};
 use crate::run::schedule::{PhaseSettings, Schedule};
 
 /// What the blueprint is drawn from, beside the corpus.
@@ -51,6 +52,14 @@ pub struct PhaseBlueprint {
     /// How long `max_epochs` let the phase be.
     pub limit: Option<EpochLimit>,
     pub builder: BatchBuilder,
+}
+
+/// Rows of a phase that were passed over.
+#[derive(Clone, Debug)]
+pub struct PassedRows {
+    pub phase: usize,
+    pub counts: BTreeMap<SourceIndex, SourceCounts>,
+    pub phase_ended: bool,
 }
 
 impl Blueprint {
@@ -99,6 +108,37 @@ impl Blueprint {
         Self::rows(step)
             .map(|row| u64::from(plan.row(RowIndex(row)).tokens))
             .sum()
+    }
+
+    /// What some rows of a phase hold of each source. Which chunks begin documents is not known
+    /// without reading them: none counts.
+    pub fn counts(&self, phase: usize, rows: Range<u64>) -> BTreeMap<SourceIndex, SourceCounts> {
+        let plan = &self.phases[phase].builder.plan;
+        let mut sums: BTreeMap<SourceIndex, SourceCounts> = BTreeMap::new();
+        for chunk in rows.flat_map(|row| plan.row(RowIndex(row)).chunks) {
+            let sum = sums.entry(chunk.source).or_default();
+            sum.tokens += u64::from(chunk.length);
+            sum.chunks += 1;
+        }
+        sums
+    }
+
+    /// Goes past the rows that no step is to take, if the next step would touch some; with it every
+    /// step that is entered ends, and every state that is read begins.
+    pub fn pass_detours(&self, progress: &mut Progress) -> Vec<PassedRows> {
+        let mut passed = Vec::new();
+        while let Some(rows) = progress.due_detour(&self.schedule) {
+            let phase = progress.phase;
+            let counts = self.counts(phase, rows.clone());
+            let tokens = counts.values().map(|counts| counts.tokens).sum();
+            let phase_ended = progress.pass_over(&rows, tokens, &self.schedule);
+            passed.push(PassedRows {
+                phase,
+                counts,
+                phase_ended,
+            });
+        }
+        passed
     }
 
     /// Which sources stand in some rows of a phase, by name.

@@ -6,6 +6,7 @@ use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
 use crate::run::goodput::Recovery;
 use crate::run::schedule::PhaseKind;
+use crate::run::spike::Spike;
 use crate::run::standing::{Beat, Seat, Standing};
 
 /// A worker process as the coordinators of a run know it: the epoch in which it joined and its
@@ -69,7 +70,7 @@ impl Attachment {
 }
 
 /// Why a rank is out of its generation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Parting {
     /// It was told to, at a step boundary; so have all others.
@@ -78,6 +79,9 @@ pub enum Parting {
     Broken { error: String },
     /// Its weights are not those of the other ranks.
     Diverged,
+    /// All ranks found that the run has to go on from an earlier checkpoint, and hold no state any
+    /// more.
+    WentBack(Box<Spike>),
 }
 
 /// A fact for the state machine.
@@ -121,6 +125,12 @@ pub enum Event {
     /// What the store has to go on from: a checkpoint's step, or nothing.
     Restorable {
         step: Option<Step>,
+    },
+    /// A step was skipped, or told because of its loss.
+    Spiked(Box<Spike>),
+    /// The checkpoint that [`Effect::GoBack`] asked for, or nothing: the run's beginning.
+    WentBack {
+        to: Option<Step>,
     },
     CommandAsked {
         kind: CommandKind,
@@ -201,11 +211,12 @@ pub struct MemberRecord {
 }
 
 /// A line of the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
     Command(CommandRecord),
     Generation(GenerationRecord),
+    Spike(Spike),
     /// The run is over: no rank holds its state any more.
     Ended {
         reason: String,
@@ -257,6 +268,11 @@ pub enum Effect {
     Recovered(Recovery),
     /// Finds out what the store has to go on from; the answer is [`Event::Restorable`].
     Restore,
+    /// Finds an earlier checkpoint than the newest to go on from, of those before a step; the
+    /// answer is [`Event::WentBack`].
+    GoBack {
+        before: Step,
+    },
     /// The answer to the operator whose command was just handled.
     Answer {
         record: CommandRecord,

@@ -15,6 +15,45 @@ pub struct Consumed {
     pub chunks: u64,
     /// Documents whose first chunk was seen; a document seen twice counts twice.
     pub documents: u64,
+    /// Tokens and chunks of rows that were read or passed over and changed no weights. None of the
+    /// other numbers counts them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_chunks: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Consumed {
+    /// Whether any of it is in the weights.
+    pub fn was_seen(&self) -> bool {
+        self.tokens > 0
+    }
+
+    /// The same as skipped.
+    #[must_use]
+    pub fn skipped(self) -> Self {
+        Self {
+            skipped_tokens: self.tokens,
+            skipped_chunks: self.chunks,
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.chunks += other.chunks;
+        self.documents += other.documents;
+        self.skipped_tokens += other.skipped_tokens;
+        self.skipped_chunks += other.skipped_chunks;
+    }
 }
 
 /// The phase under which a ledger holds what was in the weights that a run started from. No phase
@@ -29,26 +68,31 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters what a step took from a source.
+    /// Enters what a step took from a source, or skipped of it.
     pub fn add(&mut self, phase: &str, source: &str, step: Consumed) {
         if step == Consumed::default() {
             return;
         }
-        let entry = self
-            .phases
+        self.phases
             .entry(phase.to_owned())
             .or_default()
             .entry(source.to_owned())
-            .or_default();
-        entry.tokens += step.tokens;
-        entry.chunks += step.chunks;
-        entry.documents += step.documents;
+            .or_default()
+            .add(step);
     }
 
     /// What a run has behind it that starts from the weights of a checkpoint with this ledger.
     #[must_use]
     pub fn of_start(&self) -> Self {
-        let sources = self.by_source();
+        let seen = self.by_source().into_iter().filter_map(|(source, all)| {
+            let seen = Consumed {
+                skipped_tokens: 0,
+                skipped_chunks: 0,
+                ..all
+            };
+            seen.was_seen().then_some((source, seen))
+        });
+        let sources: BTreeMap<String, Consumed> = seen.collect();
         let phases = [(START.to_owned(), sources)].into_iter();
         Self {
             phases: phases.filter(|(_, sources)| !sources.is_empty()).collect(),
@@ -93,9 +137,7 @@ impl Ledger {
         let mut sums: BTreeMap<String, Consumed> = BTreeMap::new();
         for (source, consumed) in self.phases.values().flatten() {
             let sum = sums.entry(key(source).to_owned()).or_default();
-            sum.tokens += consumed.tokens;
-            sum.chunks += consumed.chunks;
-            sum.documents += consumed.documents;
+            sum.add(*consumed);
         }
         sums
     }
@@ -114,6 +156,7 @@ mod tests {
             tokens: 10,
             chunks: 2,
             documents: 1,
+            ..Consumed::default()
         };
         let mut ledger = Ledger::default();
         ledger.add("stable", "north/notes", one);
@@ -128,9 +171,44 @@ mod tests {
                 Consumed {
                     tokens: 30,
                     chunks: 6,
-                    documents: 3
+                    documents: 3,
+                    ..Consumed::default()
                 }
             )])
+        );
+    }
+
+    #[test]
+    fn what_was_skipped_is_kept_apart() {
+        let one = Consumed {
+            tokens: 10,
+            chunks: 2,
+            documents: 1,
+            ..Consumed::default()
+        };
+        let mut ledger = Ledger::default();
+        ledger.add("stable", "north/notes", one);
+        let before = serde_json::to_string(&ledger).unwrap();
+        assert!(!before.contains("skipped"), "as ledgers were before");
+        ledger.add("stable", "north/notes", one.skipped());
+        ledger.add("stable", "south/notes", one.skipped());
+        assert_eq!(ledger.tokens_in("stable"), 10);
+        let sums = ledger.by_institution();
+        assert_eq!(
+            (sums["north"].tokens, sums["north"].skipped_tokens),
+            (10, 10)
+        );
+        assert_eq!(
+            (sums["north"].documents, sums["north"].skipped_chunks),
+            (1, 2)
+        );
+        assert!(!sums["south"].was_seen());
+        let text = serde_json::to_string(&ledger).unwrap();
+        assert_eq!(serde_json::from_str::<Ledger>(&text).unwrap(), ledger);
+        let start = ledger.of_start();
+        assert_eq!(
+            start.by_source(),
+            BTreeMap::from([("north/notes".to_owned(), one)])
         );
     }
 
@@ -156,6 +234,7 @@ mod tests {
             tokens: 1,
             chunks: 1,
             documents: 1,
+            ..Consumed::default()
         };
         let mut ledger = Ledger::default();
         ledger.add("one", "north/notes", one);

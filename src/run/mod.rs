@@ -7,5 +7,6 @@ pub mod goodput;
 pub mod ledger;
 pub mod progress;
 pub mod schedule;
+pub mod spike;
 pub mod standing;
 pub mod state;

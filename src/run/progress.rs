@@ -1,23 +1,28 @@
 //! Where a run stands between two steps, and how a step moves it. Pure: every rank holds an equal
 //! copy and moves it the same way, because all act on the same directive at the same step.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::mixture::repeats::EpochLimit;
 use crate::ids::{CommandId, RowIndex, Step};
 use crate::run::schedule::{PhaseKind, Schedule};
+use crate::run::spike::{Detour, LossWatch};
 
 /// The part of the training state that is not a tensor; `state.json` carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Steps taken.
     pub step: Step,
-    /// Tokens of all steps taken, padding not counted.
+    /// Tokens of all steps taken, padding not counted; of steps that were skipped none.
     pub tokens: u64,
     /// The current phase, counted from 0 in the run's YAML.
     pub phase: usize,
     /// The step after which the current phase began.
     pub phase_start: Step,
+    /// The schedule's clock: tokens of all rows of the phase before the next one, whether the
+    /// weights have seen them or not. So a phase ends at the row where it would have ended.
     pub phase_tokens: u64,
     pub phase_length_tokens: u64,
     /// Whether an operator gave that length, instead of the run's YAML.
@@ -27,6 +32,11 @@ pub struct Progress {
     /// The newest operator's command that has taken effect; older ones are never applied again.
     pub last_command: CommandId,
     pub finished: bool,
+    /// Rows that no step takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub detours: Vec<Detour>,
+    #[serde(default)]
+    pub watch: LossWatch,
 }
 
 /// What the next step is.
@@ -100,6 +110,8 @@ impl Progress {
             next_row: RowIndex(0),
             last_command: CommandId(0),
             finished: false,
+            detours: Vec::new(),
+            watch: LossWatch::default(),
         }
     }
 
@@ -122,12 +134,53 @@ impl Progress {
     /// Enters a step that was taken. True when it ended its phase: the phase is then the next one,
     /// or the run has finished.
     pub fn advance(&mut self, taken: &StepPlan, tokens: u64, schedule: &Schedule) -> bool {
-        assert_eq!(taken.step.0, self.step.0 + 1, "steps are taken in order");
-        assert_eq!(taken.first_row, self.next_row, "rows are taken in order");
-        self.step = taken.step;
+        let ended = self.skip(taken, tokens, schedule);
         self.tokens += tokens;
+        ended
+    }
+
+    /// Enters a step whose rows changed no weights. True when it ended its phase.
+    pub fn skip(&mut self, skipped: &StepPlan, tokens: u64, schedule: &Schedule) -> bool {
+        assert_eq!(skipped.step.0, self.step.0 + 1, "steps are taken in order");
+        assert_eq!(skipped.first_row, self.next_row, "rows are taken in order");
+        self.step = skipped.step;
+        self.read_up_to(self.next_row.0 + u64::from(skipped.rows), tokens, schedule)
+    }
+
+    /// The rows to pass over before the next step: up to the end of a detour that it would touch.
+    pub fn due_detour(&self, schedule: &Schedule) -> Option<Range<u64>> {
+        if self.finished {
+            return None;
+        }
+        let phase = &schedule.phases[self.phase];
+        let first = self.next_row.0;
+        let end = first + u64::from(phase.rows_at(self.phase_tokens, schedule.rows));
+        let touched = self.detours.iter().filter(|detour| {
+            detour.phase == phase.name && detour.rows.start < end && detour.rows.end > first
+        });
+        let end = touched.map(|detour| detour.rows.end).max()?;
+        Some(first..end)
+    }
+
+    /// Goes past rows that [`Self::due_detour`] named, which hold so many tokens. True when that
+    /// ended the phase.
+    pub fn pass_over(&mut self, rows: &Range<u64>, tokens: u64, schedule: &Schedule) -> bool {
+        assert_eq!(rows.start, self.next_row.0, "rows are passed in order");
+        self.read_up_to(rows.end, tokens, schedule)
+    }
+
+    /// Adds stretches of rows that no step is to take.
+    pub fn avoid(&mut self, detours: &[Detour]) {
+        for detour in detours {
+            if !self.detours.contains(detour) {
+                self.detours.push(detour.clone());
+            }
+        }
+    }
+
+    fn read_up_to(&mut self, next_row: u64, tokens: u64, schedule: &Schedule) -> bool {
         self.phase_tokens += tokens;
-        self.next_row = RowIndex(self.next_row.0 + u64::from(taken.rows));
+        self.next_row = RowIndex(next_row);
         let ended = self.phase_tokens >= self.phase_length_tokens;
         if ended {
             match self.phase + 1 {
@@ -171,6 +224,7 @@ impl Progress {
     pub fn branch(&mut self, phase: usize, schedule: &Schedule) {
         self.finished = false;
         self.last_command = CommandId(0);
+        self.detours.clear();
         self.enter(phase, schedule.lengths_tokens[phase]);
     }
 
@@ -190,6 +244,7 @@ impl Progress {
         self.phase_length_tokens = length_tokens;
         self.phase_length_by_command = false;
         self.next_row = RowIndex(0);
+        self.watch.forget();
     }
 
     /// Tokens until the end of the run, were no command given.
@@ -201,3 +256,6 @@ impl Progress {
         self.phase_length_tokens.saturating_sub(self.phase_tokens) + later
     }
 }
+
+#[cfg(test)]
+mod tests;

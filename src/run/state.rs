@@ -19,6 +19,7 @@ use crate::run::event::{
 };
 use crate::run::goodput::Cause;
 use crate::run::schedule::Schedule;
+use crate::run::spike::Spike;
 use crate::run::standing::{Beat, Standing};
 use crate::run::state::leaving::Farewell;
 use crate::run::state::liveness::Pace;
@@ -30,6 +31,7 @@ mod leaving;
 mod liveness;
 mod membership;
 mod recovering;
+mod spikes;
 mod takeover;
 
 /// Milliseconds on the coordinator's monotonic clock.
@@ -177,6 +179,8 @@ struct Since {
 pub struct Past {
     /// The newest record of every command.
     pub commands: Vec<CommandRecord>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// The last generation, if the run did not end in order since.
     pub generation: Option<GenerationRecord>,
     /// The number of the newest generation.
@@ -204,6 +208,8 @@ pub struct RunState {
     pub position: Option<Position>,
     pub commands: BTreeMap<CommandId, CommandRecord>,
     pub last_checkpoint: Option<Step>,
+    /// Steps that were skipped, gone back from, or only told, oldest first.
+    pub spikes: Vec<Spike>,
     /// What the store fails at, until it takes a checkpoint again.
     pub store_fails: Option<String>,
     /// The lineage of the state that training goes on from, where there is one.
@@ -220,6 +226,8 @@ pub struct RunState {
     /// How long one that did is waited for.
     rejoin: Duration,
     restorable: Restorable,
+    /// What the run goes back from, until it is known where to.
+    going_back: Option<Spike>,
     /// The generation of an earlier coordinator whose ranks may all come back.
     adoption: Option<GenerationRecord>,
     /// Members of that generation which may hold a newer state than those that are here.
@@ -264,6 +272,7 @@ impl RunState {
             position: None,
             commands: BTreeMap::new(),
             last_checkpoint: None,
+            spikes: past.spikes.clone(),
             store_fails: None,
             lineage: None,
             now,
@@ -276,6 +285,7 @@ impl RunState {
             stateless_since: now,
             rejoin,
             restorable: Restorable::Unknown,
+            going_back: None,
             adoption: None,
             awaited: Vec::new(),
             began: now,
@@ -323,18 +333,14 @@ impl RunState {
                 self.pace.enter(seconds);
                 self.recovery_ends(&mut effects);
             }
-            Event::CheckpointPublished { step } => {
-                self.last_checkpoint = Some(step);
-                self.checkpoint_since = now;
-                if self.store_fails.take().is_some() {
-                    let reason = format!("the store works again: it has checkpoint {step}");
-                    effects.push(Effect::Note { reason });
-                }
-                if self.restorable != Restorable::Unknown && !self.stage.has_generation() {
-                    self.restorable = Restorable::Unknown;
-                }
+            Event::CheckpointPublished { step } => self.published(step, &mut effects),
+            Event::Restorable { step } if self.going_back.is_none() => {
+                self.restorable = Restorable::Known(step);
             }
-            Event::Restorable { step } => self.restorable = Restorable::Known(step),
+            // Asked before the run went back.
+            Event::Restorable { .. } => {}
+            Event::Spiked(spike) => self.spiked(*spike, &mut effects),
+            Event::WentBack { to } => self.went_back(to, &mut effects),
             Event::CommandAsked { kind } => {
                 let record = self.ask(kind, &mut effects);
                 effects.push(Effect::Answer { record });
@@ -364,6 +370,19 @@ impl RunState {
         }
         self.settle(&mut effects);
         effects
+    }
+
+    fn published(&mut self, step: Step, effects: &mut Vec<Effect>) {
+        self.last_checkpoint = Some(step);
+        self.checkpoint_since = self.now;
+        if self.store_fails.take().is_some() {
+            let reason = format!("the store works again: it has checkpoint {step}");
+            effects.push(Effect::Note { reason });
+        }
+        let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
+        if asked && !self.stage.has_generation() {
+            self.restorable = Restorable::Unknown;
+        }
     }
 
     fn enter(&mut self, stage: Stage, reason: String, effects: &mut Vec<Effect>) {
@@ -516,6 +535,7 @@ impl Parting {
                 format!("{name}: {what}")
             }
             Self::Diverged => format!("{name} holds other weights than the rest"),
+            Self::WentBack(spike) => spike.to_string(),
         }
     }
 }

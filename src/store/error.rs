@@ -107,7 +107,8 @@ pub enum CheckpointError {
         newest: Epoch,
         url: String,
     },
-    /// Keep the published one: it is whole, and published checkpoints never change.
+    /// Keep the published one: it is whole, and a published checkpoint never changes but for the
+    /// reason that it has.
     #[error(
         "{url} is published already with other content\n  \
          hint: resume from it, or delete it before publishing that step again"

@@ -6,8 +6,6 @@
 //! rank does the same at the same step. A failed collective operation ends the turn and leaves the
 //! replica at a revision that others can go on from.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -24,22 +22,25 @@ use crate::ids::{Generation, Rank, Step};
 use crate::model::encoder::Precision;
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage, Directive};
 use crate::run::event::{Parting, Placement};
-use crate::run::ledger::Consumed;
-use crate::run::progress::{Progress, StepPlan};
+use crate::run::progress::StepPlan;
+use crate::run::spike::{Detour, Spike, SpikeSettings};
 use crate::run::standing::{Activity, Seat, Standing};
 use crate::store::manifest::{CheckpointManifest, Reason};
 use crate::telemetry::pulse::Pulse;
 use crate::telemetry::{Evaluation, EvaluationMoment, StepMetrics, Stopwatch};
 use crate::train::abort::Abort;
 use crate::train::compute::queue::CommandQueue;
-use crate::train::replica::{Boundary, Replica, compare};
+use crate::train::compute::record::Timing;
+use crate::train::compute::spike::Fate;
+use crate::train::replica::{Boundary, Replica, compare, consumed};
 use crate::train::snapshot::Snapshots;
 use crate::train::state::Restored;
-use crate::train::step::Update;
 use crate::train::sums::Sums;
 
 mod boundary;
 pub mod queue;
+mod record;
+mod spike;
 
 /// How long the loader may take for a batch, with nothing coming from the corpus's storage, before
 /// the wait is a named failure.
@@ -73,6 +74,8 @@ pub struct Offer {
     pub restored: Option<Restored>,
     /// Commands that may have to be applied again.
     pub replay: Vec<CommandRecord>,
+    /// Rows that no step is to take.
+    pub detours: Vec<Detour>,
     /// The step of the newest checkpoint.
     pub published: Option<Step>,
 }
@@ -95,6 +98,8 @@ pub enum Outbox {
     },
     Step(Box<StepMetrics>),
     Evaluation(Evaluation),
+    /// A step that was skipped, or is only told.
+    Spike(Box<Spike>),
     Outcome {
         command: Command,
         stage: CommandStage,
@@ -115,12 +120,14 @@ pub enum Outbox {
 }
 
 /// How a turn in a generation ended in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Turn {
     /// No step is left to take; `stopped` where a command said so.
     Ended { stopped: bool },
     /// The ranks come together anew.
     Regrouped,
+    /// The run has to go on from an earlier checkpoint; the replica is of no use any more.
+    WentBack(Box<Spike>),
 }
 
 /// Steps between two checkpoints, two evaluations and two comparisons of the weights.
@@ -138,6 +145,7 @@ pub struct Tools {
     pub held_out: HeldOutSpec,
     pub precision: Precision,
     pub intervals: Intervals,
+    pub spikes: SpikeSettings,
     pub inbox: Receiver<Inbox>,
     pub commands: CommandQueue,
     pub outbox: Sender<Outbox>,
@@ -215,12 +223,12 @@ impl Trainer<'_> {
             if position.stopped {
                 return Ok(Turn::Ended { stopped: true });
             }
-            let regroups = if let Some(phase) = position.paused {
-                self.stay_paused(phase)?
+            let turn = if let Some(phase) = position.paused {
+                regrouped(self.stay_paused(phase)?)
             } else if is_first {
                 is_first = false;
                 let phase = position.progress.phase;
-                self.agree_between_steps(phase)?
+                regrouped(self.agree_between_steps(phase)?)
             } else {
                 let schedule = &self.tools.blueprint.schedule;
                 let Some(plan) = position.progress.next_step(schedule) else {
@@ -228,8 +236,8 @@ impl Trainer<'_> {
                 };
                 self.step(&plan)?
             };
-            if regroups {
-                return Ok(Turn::Regrouped);
+            if let Some(turn) = turn {
+                return Ok(turn);
             }
         }
     }
@@ -309,9 +317,8 @@ impl Trainer<'_> {
         sums
     }
 
-    /// Takes one step and what belongs to the boundary after it. True when the generation ends
-    /// there.
-    fn step(&mut self, plan: &StepPlan) -> Result<bool> {
+    /// Takes one step and what belongs to the boundary after it. How the turn ended, if it did.
+    fn step(&mut self, plan: &StepPlan) -> Result<Option<Turn>> {
         let watch = Stopwatch::start();
         let delivery = self.batch(plan)?;
         let mut local = self.sums(plan.step);
@@ -326,14 +333,14 @@ impl Trainer<'_> {
         let agreeing = Stopwatch::start();
         let sums = local.agree(self.collective.as_ref())?;
         let agree_seconds = agreeing.seconds();
-        self.refuse_non_finite_loss(plan, &sums)?;
-        let update = self
-            .replica
-            .engine
-            .update(self.collective.as_ref(), sums.masked, plan.learning_rate)
-            .with_context(|| self.describe(plan, Blueprint::rows(plan)))?;
+        let fate = self.judge(plan, &sums)?;
+        if let Fate::Left(spike) = &fate
+            && spike.detour().is_some()
+        {
+            return self.go_back(spike.clone()).map(Some);
+        }
         let before = self.replica.position.progress.clone();
-        let phase_ended = self.enter(plan, &sums);
+        let phase_ended = self.enter(plan, &sums, &fate);
         self.begin_boundary(Boundary {
             phase: plan.phase,
             after_step: true,
@@ -343,13 +350,12 @@ impl Trainer<'_> {
         let timing = Timing {
             seconds: watch.seconds(),
             data_wait_seconds: delivery.wait.as_secs_f64(),
-            collective_seconds: update.collective_seconds + agree_seconds,
+            collective_seconds: fate.collective_seconds() + agree_seconds,
         };
         self.tools
             .pulse
             .own_time(timing.seconds - timing.collective_seconds - timing.data_wait_seconds);
-        let metrics = self.metrics(&before, plan, &sums, StepCost { update, timing });
-        self.tools.tell(Outbox::Step(Box::new(metrics)))?;
+        self.tell_step(&before, plan, &sums, (&fate, timing))?;
         self.pass_boundary()?;
         if plan
             .step
@@ -358,7 +364,7 @@ impl Trainer<'_> {
         {
             compare(self.replica, self.collective.as_ref())?;
         }
-        Ok(sums.directive == Some(Directive::Regroup))
+        Ok(regrouped(sums.directive == Some(Directive::Regroup)))
     }
 
     /// This rank's rows of a step; those of the next are prepared.
@@ -391,113 +397,44 @@ impl Trainer<'_> {
             self.tools.blueprint.step_tokens(plan),
             &self.tools.blueprint.schedule,
         );
+        self.tools.blueprint.pass_detours(&mut progress);
         progress.next_step(&self.tools.blueprint.schedule)
     }
 
-    /// Enters a step that was taken into progress and ledger. True when it ended its phase.
-    fn enter(&mut self, plan: &StepPlan, sums: &Sums) -> bool {
-        let phase = &self.tools.blueprint.schedule.phases[plan.phase].name;
-        for (index, institution, source) in self.tools.blueprint.corpus.manifest().sources() {
-            let counts = sums.sources[index.0 as usize];
-            let consumed = Consumed {
-                tokens: counts.tokens,
-                chunks: counts.chunks,
-                documents: counts.documents,
+    /// Enters a step that was taken or skipped into progress and ledger, and the rows that are
+    /// passed over next. True when a phase ended.
+    fn enter(&mut self, plan: &StepPlan, sums: &Sums, fate: &Fate) -> bool {
+        let Tools {
+            blueprint, spikes, ..
+        } = &*self.tools;
+        let position = &mut self.replica.position;
+        let is_taken = fate.is_taken();
+        let phase = &blueprint.schedule.phases[plan.phase].name;
+        for (index, institution, source) in blueprint.corpus.manifest().sources() {
+            let consumed = consumed(sums.sources[index.0 as usize]);
+            let entered = if is_taken {
+                consumed
+            } else {
+                consumed.skipped()
             };
             let name = institution.name_of(source);
-            self.replica.position.ledger.add(phase, &name, consumed);
+            position.ledger.add(phase, &name, entered);
         }
-        self.replica.position.rows += u64::from(plan.rows);
-        self.replica
-            .position
-            .progress
-            .advance(plan, sums.tokens(), &self.tools.blueprint.schedule)
-    }
-
-    fn refuse_non_finite_loss(&self, plan: &StepPlan, sums: &Sums) -> Result<()> {
-        let world = u64::from(self.seat.world);
-        let Some((first, count)) = sums.bad_rows.iter().flatten().next() else {
-            return Ok(());
+        let (progress, schedule) = (&mut position.progress, &blueprint.schedule);
+        let phase_ended = if is_taken {
+            position.rows += u64::from(plan.rows);
+            progress.watch.enter(sums.mean_loss(), spikes);
+            progress.advance(plan, sums.tokens(), schedule)
+        } else {
+            progress.watch.skipped_in_row += 1;
+            progress.skip(plan, sums.tokens(), schedule)
         };
-        // A rank's rows lie `world` apart.
-        let rows = first.0..first.0 + (count - 1) * world + 1;
-        bail!(
-            "the loss is not finite: {}\n  \
-             hint: look at the batch with `cohort inspect`; lower the \
-             learning rate, or continue from an earlier checkpoint",
-            self.describe(plan, rows)
-        )
+        position.pass_detours(blueprint) || phase_ended
     }
+}
 
-    /// A step and some of its rows in words, for errors.
-    fn describe(&self, plan: &StepPlan, rows: Range<u64>) -> String {
-        let phase = &self.tools.blueprint.schedule.phases[plan.phase].name;
-        let sources = self
-            .tools
-            .blueprint
-            .sources_of(plan.phase, rows.clone())
-            .join(", ");
-        format!(
-            "step {}, rows {} to {} of phase \"{phase}\", sources {sources}",
-            plan.step,
-            rows.start,
-            rows.end - 1
-        )
-    }
-
-    /// The step's line of `metrics.jsonl`; `before` is the progress that it started from.
-    fn metrics(
-        &self,
-        before: &Progress,
-        plan: &StepPlan,
-        sums: &Sums,
-        StepCost { update, timing }: StepCost,
-    ) -> StepMetrics {
-        let schedule = &self.tools.blueprint.schedule;
-        let progress = &self.replica.position.progress;
-        let phase = &schedule.phases[plan.phase];
-        let next = &schedule.phases[progress.phase];
-        let masked = sums.masked.max(1) as f64;
-        let sources: BTreeMap<String, u64> = self
-            .tools
-            .blueprint
-            .corpus
-            .manifest()
-            .sources()
-            .map(|(index, institution, source)| {
-                let name = institution.name_of(source);
-                (name, sums.sources[index.0 as usize].tokens)
-            })
-            .filter(|(_, tokens)| *tokens > 0)
-            .collect();
-        StepMetrics {
-            step: plan.step,
-            phase: phase.name.clone(),
-            phase_kind: phase.kind(),
-            loss: sums.loss / masked,
-            accuracy: sums.correct as f64 / masked,
-            learning_rate: plan.learning_rate,
-            mask_rate: plan.mask_rate,
-            first_row: plan.first_row.0,
-            rows: plan.rows,
-            masked_tokens: sums.masked,
-            step_tokens: sums.tokens(),
-            tokens: progress.tokens,
-            phase_tokens: before.phase_tokens + sums.tokens(),
-            phase_length_tokens: before.phase_length_tokens,
-            next_phase: next.name.clone(),
-            next_phase_kind: next.kind(),
-            remaining_tokens: progress.remaining_tokens(schedule),
-            grad_norm: update.gradient_norm,
-            sources,
-            seconds: timing.seconds,
-            ranks: self.seat.world,
-            generation: self.seat.generation,
-            tokens_per_second: sums.tokens() as f64 / timing.seconds,
-            data_wait_fraction: timing.data_wait_seconds / timing.seconds,
-            collective_fraction: timing.collective_seconds / timing.seconds,
-        }
-    }
+fn regrouped(regroups: bool) -> Option<Turn> {
+    regroups.then_some(Turn::Regrouped)
 }
 
 fn command_of(directive: Option<Directive>) -> Option<Command> {
@@ -505,19 +442,4 @@ fn command_of(directive: Option<Directive>) -> Option<Command> {
         Some(Directive::Command(command)) => Some(command),
         Some(Directive::Regroup) | None => None,
     }
-}
-
-/// What the update did and took.
-#[derive(Clone, Copy)]
-struct StepCost {
-    update: Update,
-    timing: Timing,
-}
-
-/// Where a step's time went.
-#[derive(Clone, Copy)]
-struct Timing {
-    seconds: f64,
-    data_wait_seconds: f64,
-    collective_seconds: f64,
 }

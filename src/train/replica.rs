@@ -11,11 +11,14 @@ use tch::{Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::collective::Collective;
+use crate::data::batch::SourceCounts;
+use crate::data::blueprint::Blueprint;
 use crate::ids::{Generation, Rank, Step};
 use crate::run::command::{Command, CommandKind};
-use crate::run::ledger::Ledger;
+use crate::run::ledger::{Consumed, Ledger};
 use crate::run::progress::{DecayRefusal, Progress};
 use crate::run::schedule::Schedule;
+use crate::run::spike::Detour;
 use crate::run::standing::Standing;
 use crate::store::manifest::Reason;
 use crate::train::step::Engine;
@@ -83,6 +86,35 @@ pub enum StateError {
 }
 
 impl Position {
+    /// Takes in which rows are to be passed over, and passes over those that come next.
+    pub fn avoid(&mut self, detours: &[Detour], blueprint: &Blueprint) {
+        let phase = self.progress.phase;
+        self.progress.avoid(detours);
+        if self.pass_detours(blueprint) {
+            self.boundary = Some(Boundary {
+                phase,
+                after_step: false,
+                phase_ended: true,
+                command: None,
+            });
+        }
+    }
+
+    /// Goes past the rows that no step is to take, where the next step would touch some. True when
+    /// that ended a phase.
+    pub fn pass_detours(&mut self, blueprint: &Blueprint) -> bool {
+        let passed = blueprint.pass_detours(&mut self.progress);
+        for rows in &passed {
+            let phase = &blueprint.schedule.phases[rows.phase].name;
+            for (source, counts) in &rows.counts {
+                let name = blueprint.corpus.manifest().source_name(*source);
+                let skipped = consumed(*counts).skipped();
+                self.ledger.add(phase, &name.unwrap_or_default(), skipped);
+            }
+        }
+        passed.iter().any(|rows| rows.phase_ended)
+    }
+
     /// Enters that the replica has changed in a generation.
     pub fn changed(&mut self, generation: Generation) {
         self.generation = generation;
@@ -142,6 +174,16 @@ impl Position {
             CommandKind::Checkpoint { .. } => {}
         }
         Ok(())
+    }
+}
+
+/// What the ledger keeps of a source's counts.
+pub fn consumed(counts: SourceCounts) -> Consumed {
+    Consumed {
+        tokens: counts.tokens,
+        chunks: counts.chunks,
+        documents: counts.documents,
+        ..Consumed::default()
     }
 }
 

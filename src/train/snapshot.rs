@@ -18,7 +18,7 @@ use crate::run::schedule::PhaseSettings;
 use crate::store::layout;
 use crate::store::manifest::{CheckpointManifest, MANIFEST_VERSION, Reason};
 use crate::telemetry::wall_clock;
-use crate::train::state::{STATE_VERSION, TrainingState, write_tensors};
+use crate::train::state::{TrainingState, write_tensors};
 use crate::train::step::Engine;
 
 /// How often room for a snapshot is looked for.
@@ -131,8 +131,8 @@ impl Snapshots {
         }
     }
 
-    /// Says anew why a step has its checkpoint.
-    pub fn rename(&self, moment: Moment<'_>) -> Snapshot {
+    /// Another reason for the checkpoint that a step has.
+    pub fn another_reason(&self, moment: Moment<'_>) -> Snapshot {
         Snapshot {
             manifest: self.manifest(moment),
             files: None,
@@ -150,7 +150,7 @@ impl Snapshots {
             ..
         } = moment;
         let state = TrainingState {
-            version: STATE_VERSION,
+            version: TrainingState::version(progress),
             tokenizer: self.tokenizer.clone(),
             plan: plan.to_owned(),
             optimizer_steps: engine.optimizer.steps(),

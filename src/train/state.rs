@@ -14,8 +14,10 @@ use crate::data::blueprint::Blueprint;
 use crate::run::ledger::Ledger;
 use crate::run::progress::Progress;
 
-/// The layout of `state.json` that this code reads and writes.
-pub const STATE_VERSION: u32 = 1;
+/// The newest layout of `state.json` that this code reads and writes.
+pub const STATE_VERSION: u32 = 2;
+/// The oldest that it reads: without detours, and written as long as there are none.
+const STATE_VERSION_PLAIN: u32 = 1;
 
 /// `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,16 @@ pub struct TensorFiles {
 }
 
 impl TrainingState {
+    /// The layout that a state with this progress is written in: a program that does not know of
+    /// detours must refuse one that has some, for it would read rows that are to be passed over.
+    pub fn version(progress: &Progress) -> u32 {
+        if progress.detours.is_empty() {
+            STATE_VERSION_PLAIN
+        } else {
+            STATE_VERSION
+        }
+    }
+
     /// Reads `state.json`.
     pub fn parse(text: &[u8], origin: &str) -> Result<Self> {
         #[derive(Deserialize)]
@@ -64,8 +76,9 @@ impl TrainingState {
         let found: Version = serde_json::from_slice(text)
             .with_context(|| format!("{origin}: state.json is damaged"))?;
         ensure!(
-            found.version == STATE_VERSION,
-            "{origin}: state.json is of version {}, this program reads version {STATE_VERSION}",
+            (STATE_VERSION_PLAIN..=STATE_VERSION).contains(&found.version),
+            "{origin}: state.json is of version {}, this program reads up to version \
+             {STATE_VERSION}",
             found.version
         );
         serde_json::from_slice(text).with_context(|| format!("{origin}: state.json is damaged"))
@@ -183,7 +196,52 @@ pub fn read_tensors(bytes: &[u8], origin: &str) -> Result<Vec<(String, Tensor)>>
 
 #[cfg(test)]
 mod tests {
+    use crate::ids::{CommandId, RowIndex, Step};
+    use crate::run::spike::{Detour, LossWatch};
+
     use super::*;
+
+    /// As states were before there were detours; and what an older program refuses.
+    #[test]
+    fn a_state_says_whether_rows_are_to_be_passed_over() {
+        let mut progress = Progress {
+            step: Step(4),
+            tokens: 400,
+            phase: 0,
+            phase_start: Step(0),
+            phase_tokens: 400,
+            phase_length_tokens: 1_000,
+            phase_length_by_command: false,
+            next_row: RowIndex(4),
+            last_command: CommandId(0),
+            finished: false,
+            detours: Vec::new(),
+            watch: LossWatch::default(),
+        };
+        let state = |progress: &Progress| TrainingState {
+            version: TrainingState::version(progress),
+            tokenizer: String::new(),
+            plan: String::new(),
+            optimizer_steps: 4,
+            rows: 4,
+            progress: progress.clone(),
+        };
+        let mut old = serde_json::to_value(state(&progress)).unwrap();
+        assert_eq!(old["version"], 1);
+        old["progress"].as_object_mut().unwrap().remove("watch");
+        let parse =
+            |json: &serde_json::Value| TrainingState::parse(json.to_string().as_bytes(), "x");
+        assert_eq!(parse(&old).unwrap(), state(&progress));
+        progress.detours.push(Detour {
+            phase: "stable".to_owned(),
+            rows: 8..16,
+        });
+        let new = serde_json::to_value(state(&progress)).unwrap();
+        assert_eq!(new["version"], 2);
+        assert_eq!(parse(&new).unwrap(), state(&progress));
+        old["version"] = serde_json::json!(3);
+        assert!(parse(&old).is_err());
+    }
 
     #[test]
     fn tensors_survive_bit_for_bit() {

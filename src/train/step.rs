@@ -113,6 +113,8 @@ impl Engine {
             sums.masked += loss.masked as u64;
             sums.correct += loss.correct.int64_value(&[]) as u64;
             if !sum.is_finite() {
+                // As if all rows had been computed: the step's line tells of all.
+                sums.masked = batch.predicted;
                 return Ok(Some((rows[0].row, rows.len() as u64)));
             }
             let gradients = Tensor::f_run_backward(&[&loss.sum], &parameters, false, false)

@@ -52,6 +52,11 @@ impl Sums {
         self.sources.iter().map(|source| source.tokens).sum()
     }
 
+    /// Mean cross-entropy over the masked tokens, in nats.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.masked.max(1) as f64
+    }
+
     /// Adds up over all ranks. Every rank returns the same sums, or all fail.
     pub fn agree(&self, collective: &dyn Collective) -> Result<Self> {
         let tensor = Tensor::from_slice(&self.encode());

@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
 use crate::run::event::{Introduction, MemberId, Parting, Placement};
+use crate::run::spike::{Detour, Spike};
 use crate::run::standing::{Beat, Standing};
 use crate::store::address::CheckpointAddress;
 use crate::store::manifest::CheckpointManifest;
@@ -85,6 +86,8 @@ pub struct Assignment {
     pub branch: bool,
     /// Commands that may have to be applied again.
     pub replay: Vec<CommandRecord>,
+    /// Rows that no step is to take.
+    pub detours: Vec<Detour>,
     /// The step of the newest checkpoint.
     pub published: Option<Step>,
 }
@@ -107,6 +110,7 @@ pub enum Report {
     },
     Step(Box<StepMetrics>),
     Evaluation(Evaluation),
+    Spike(Box<Spike>),
     /// Its files are stored.
     Checkpoint(Box<CheckpointManifest>),
     /// They cannot be, for now.

@@ -295,6 +295,7 @@ impl RankProcess {
                 placement: assignment.placement,
                 restored,
                 replay: assignment.replay,
+                detours: assignment.detours,
                 published: assignment.published,
             }))
         }));

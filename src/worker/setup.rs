@@ -33,6 +33,7 @@ use crate::preflight::{
 };
 use crate::run::event::{Origin, Parting, Placement};
 use crate::run::progress::Progress;
+use crate::run::spike::Detour;
 use crate::run::standing::{Activity, Seat};
 use crate::telemetry::pulse::Pulse;
 use crate::train::abort::Abort;
@@ -132,6 +133,7 @@ impl ComputeThread {
                 evaluation_steps: config.evaluation.every_steps,
                 comparison_steps: config.recovery.compare_every_steps,
             },
+            spikes: config.loss_spikes.clone(),
             inbox,
             commands: CommandQueue::default(),
             outbox,
@@ -171,6 +173,10 @@ impl ComputeThread {
                     })?;
                 }
                 Ok(Turn::Regrouped) => self.idle(Some((seat.generation, Parting::Regrouped)))?,
+                Ok(Turn::WentBack(spike)) => {
+                    self.replica = None;
+                    self.idle(Some((seat.generation, Parting::WentBack(spike))))?;
+                }
                 Err(error) => {
                     let parting = self.parting(&error, seat.generation).ok_or(error)?;
                     self.idle(Some((seat.generation, parting)))?;
@@ -216,6 +222,7 @@ impl ComputeThread {
             placement,
             restored,
             replay,
+            detours,
             published,
         } = offer;
         let Placement {
@@ -233,7 +240,7 @@ impl ComputeThread {
             self.replica = None;
             self.tools.saved = None;
             if seat.rank == Rank(0) {
-                self.replica = Some(self.load(restored, lineage)?);
+                self.replica = Some(self.load(restored, lineage, &detours)?);
             }
         }
         self.tools.pulse.begin(Activity::Connecting);
@@ -370,7 +377,18 @@ impl ComputeThread {
     }
 
     /// The state that a checkpoint or the beginning of the run gives.
-    fn load(&self, restored: Option<Restored>, lineage: Generation) -> Result<Replica> {
+    fn load(
+        &self,
+        restored: Option<Restored>,
+        lineage: Generation,
+        detours: &[Detour],
+    ) -> Result<Replica> {
+        let mut replica = self.begin(restored, lineage)?;
+        replica.position.avoid(detours, &self.tools.blueprint);
+        Ok(replica)
+    }
+
+    fn begin(&self, restored: Option<Restored>, lineage: Generation) -> Result<Replica> {
         let blueprint = &self.tools.blueprint;
         let position = |progress, ledger, rows, fresh| Position {
             lineage,

@@ -274,16 +274,16 @@ impl RankState {
         if self.leads() || self.attachment == Attachment::Idle {
             self.tell_records(effects);
         }
-        // Whatever it introduced itself as: no seat is given before all records are told.
-        if self.attachment == Attachment::Idle {
-            self.tell_idle(effects);
-        }
         for manifest in &self.unpublished {
             let report = Report::Checkpoint(Box::new(manifest.clone()));
             effects.push(Effect::Report(report));
         }
         if let Some((reason, _)) = self.leaving.clone() {
             effects.push(Effect::Report(Report::Leaving { reason }));
+        }
+        if self.attachment == Attachment::Idle {
+            // Whatever it introduced itself as: no seat is given before all records are told.
+            self.tell_idle(effects);
         }
         if let Attachment::Finished(seat) = self.attachment {
             let ended = self.standing.and_then(|standing| standing.ended);
@@ -323,6 +323,13 @@ impl RankState {
         {
             self.records.pop_front();
         }
+    }
+
+    /// The run goes on from an earlier state: what was kept is of a history that it has left.
+    fn forget_all(&mut self) {
+        self.records.clear();
+        self.unpublished.clear();
+        self.newest_step = Step(0);
     }
 
     fn order(&mut self, order: Order, effects: &mut Vec<Effect>) {
@@ -392,6 +399,9 @@ impl RankState {
     fn told(&mut self, told: Outbox, effects: &mut Vec<Effect>) {
         match told {
             Outbox::Idle { parting, standing } => {
+                if let Some((_, Parting::WentBack(_))) = parting {
+                    self.forget_all();
+                }
                 self.standing = standing;
                 self.become_idle(parting, effects);
             }
@@ -435,6 +445,7 @@ impl RankState {
             Outbox::Evaluation(evaluation) => {
                 self.record(Report::Evaluation(evaluation), effects);
             }
+            Outbox::Spike(spike) => self.record(Report::Spike(spike), effects),
             Outbox::Stored(manifest) => {
                 self.unpublished.push((*manifest).clone());
                 self.report(Report::Checkpoint(manifest), effects);
@@ -451,13 +462,11 @@ impl RankState {
                 self.attachment = Attachment::Finished(seat);
                 self.standing = Some(standing);
                 let generation = seat.generation;
-                self.report(
-                    Report::Finished {
-                        generation,
-                        stopped,
-                    },
-                    effects,
-                );
+                let finished = Report::Finished {
+                    generation,
+                    stopped,
+                };
+                self.report(finished, effects);
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::support::s3::S3Server;
 
 mod checkpoints;
 mod conditions;
+mod journals;
 mod lives;
 mod objects;
 mod proof;
@@ -40,6 +41,7 @@ async fn check_contract(store: &Store) {
     objects::epochs_go_to_one_claimant_each(&part("epochs")).await;
 
     checkpoints::exist_once_published(&part("publish")).await;
+    checkpoints::get_the_strongest_reason(&part("reason")).await;
     checkpoints::without_a_manifest_are_never_picked(&part("crash")).await;
     checkpoints::that_are_damaged_are_named_and_passed_over(&part("damage")).await;
     checkpoints::are_repaired_by_the_same_content_only(&part("again")).await;
@@ -48,6 +50,9 @@ async fn check_contract(store: &Store) {
     checkpoints::go_manifest_first(&part("delete")).await;
     checkpoints::are_kept_by_a_branch(&part("pin")).await;
     checkpoints::download_as_a_folder(&part("download")).await;
+
+    journals::end_where_a_later_epoch_begins(&part("journal")).await;
+    journals::mend_an_entry_that_an_attempt_tore(&part("torn-entry")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ pub mod emulator;
 pub mod faulty;
 pub mod google;
 pub mod http;
+pub mod namespace;
 pub mod process;
 pub mod proxy;
 pub mod python;

@@ -71,7 +71,7 @@ impl Checks {
                 self.lineage = None;
                 self.earlier = None;
             }
-            Entry::Command(_) | Entry::Sealed { .. } => {}
+            Entry::Command(_) | Entry::Spike(_) | Entry::Sealed { .. } => {}
         }
     }
 }

@@ -129,6 +129,7 @@ pub async fn compute(handle: Handle) {
                 });
             }
             Ok(Turn::Regrouped) => idle(&tools, Some((seat.generation, Parting::Regrouped))),
+            Ok(Turn::WentBack(_)) => unreachable!("no loss spikes here"),
             Err(broke) => {
                 let error = broke.to_string();
                 idle(&tools, Some((seat.generation, Parting::Broken { error })));

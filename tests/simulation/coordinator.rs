@@ -1,5 +1,5 @@
-//! A coordinator's process: claims the run in the store with the program's own code, drives the real
-//! state machine, and carries out its effects as `coordinator::core` does.
+//! A coordinator's process: claims the run in the store with the program's own code, drives the
+//! real state machine, and carries out its effects as `coordinator::core` does.
 
 use std::time::Duration;
 
@@ -124,6 +124,7 @@ async fn past(handle: &Handle, store: &Store) -> Result<Past> {
             .map(|each| each.member)
             .collect(),
         commands: journal.commands,
+        spikes: journal.spikes,
         generation: journal.generation,
         newest_generation: journal.newest_generation,
     })
@@ -333,6 +334,7 @@ impl Core {
             },
             Report::Beat(beat) => Event::Beat { member, beat },
             Report::Step(metrics) => return self.step(&metrics).await,
+            Report::Spike(spike) if self.is_current(spike.generation) => Event::Spiked(spike),
             Report::Checkpoint(manifest) => {
                 if self.is_current(manifest.generation) {
                     self.archive.publish(*manifest).await?;
@@ -359,7 +361,9 @@ impl Core {
                 stopped,
             },
             Report::Leaving { reason } => Event::Leaving { member, reason },
-            Report::Evaluation(_) | Report::NotStored { .. } => return Ok(None),
+            Report::Spike(_) | Report::Evaluation(_) | Report::NotStored { .. } => {
+                return Ok(None);
+            }
         }))
     }
 

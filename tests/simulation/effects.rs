@@ -4,6 +4,7 @@ use anyhow::Result;
 use cohort::coordinator::journal::Fenced;
 use cohort::ids::Rank;
 use cohort::run::event::{Effect, Entry, MemberId, Origin, Placement};
+use cohort::run::spike;
 use cohort::run::state::Stage;
 use cohort::wire::{Assignment, Order};
 
@@ -52,6 +53,7 @@ impl Core {
                     let mut world = self.handle.world();
                     world.begun.push((self.handle.pid, Task::FindResume));
                 }
+                Effect::GoBack { .. } => unreachable!("no loss spikes here"),
                 Effect::Dismiss {
                     member,
                     reason,
@@ -110,10 +112,11 @@ impl Core {
                 .restores(pid, step, self.archive.lines());
             self.archive.cut(step).await?;
         }
-        let (replay, last_checkpoint) = {
+        let (replay, detours, last_checkpoint) = {
             let coordinator = self.handle.coordinator();
             let state = coordinator.state.as_ref().expect("it serves");
-            (state.replay(), state.last_checkpoint)
+            let detours = spike::detours(&state.spikes);
+            (state.replay(), detours, state.last_checkpoint)
         };
         let published = if from_store {
             self.resume.from.as_ref().map(|checkpoint| checkpoint.step)
@@ -125,6 +128,7 @@ impl Core {
             resume_from: self.resume.from.clone().filter(|_| from_store && leads),
             branch: false,
             replay,
+            detours,
             published,
         };
         self.order(member, Order::Assign(assignment));

@@ -1,5 +1,6 @@
-//! What the ranks of a generation do together: operations that end when all are in them, each rank a
-//! moment before or after the others, and that fail where one is lost, gives up, or is out of reach.
+//! What the ranks of a generation do together: operations that end when all are in them, each rank
+//! a moment before or after the others, and that fail where one is lost, gives up, or is out of
+//! reach.
 
 use std::collections::{BTreeMap, BTreeSet};
 

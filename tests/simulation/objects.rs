@@ -1,6 +1,6 @@
-//! The object store: kept in memory, and slow. Every call takes its time on the way there and on the
-//! way back, so that its caller can die before or after what it asked for was done; and the answer
-//! to a create can be that of a second attempt after the first one's answer was lost.
+//! The object store: kept in memory, and slow. Every call takes its time on the way there and on
+//! the way back, so that its caller can die before or after what it asked for was done; and the
+//! answer to a create can be that of a second attempt after the first one's answer was lost.
 
 use std::fmt;
 use std::future::poll_fn;

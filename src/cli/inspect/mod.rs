@@ -45,6 +45,9 @@ pub(super) async fn inspect(run: &Path, step: u64, output: Option<&Path>) -> Res
         "step {step}, phase \"{}\", learning rate {:.6e}, mask rate {}, {} masked tokens",
         phase.name, plan.learning_rate, plan.mask_rate, batch.predicted
     ))?;
+    if taken.is_some_and(|taken| taken.skipped) {
+        say("the step was skipped: these rows changed no weights")?;
+    }
     let mut table = Table::new(["row", "tokens", "masked", "chunks", "sources"]);
     for row in &batch.rows {
         let sources = blueprint

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::ledger;
 use crate::config::RunConfig;
-use crate::coordinator::journal::{self, AppliedDecay};
+use crate::coordinator::journal::{self, Journal};
 use crate::data::blueprint::Blueprint;
 use crate::ids::{RowIndex, Step};
 use crate::run::progress::{Progress, StepPlan};
+use crate::run::spike;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::{CheckpointError, StoreError};
@@ -37,7 +38,7 @@ pub(super) async fn find(
         Ok(store) => Checkpoints::new(store.child(&config.name)?),
         Err(StoreError::NotFound { .. }) => {
             let start = Progress::new(&blueprint.schedule);
-            return Ok((walk(blueprint, start, &[], step)?, None));
+            return Ok((walk(blueprint, start, &Journal::default(), step)?, None));
         }
         Err(error) => return Err(error.into()),
     };
@@ -62,7 +63,8 @@ pub(super) async fn find(
             layout::METRICS_FILE
         );
     }
-    let start = match (newest(&checkpoints, &published).await?, parent) {
+    let journal = journal::read(checkpoints.store()).await?;
+    let start = match (newest(&checkpoints, &published, &journal).await?, parent) {
         (Some(restored), _) => restored.progress(blueprint)?,
         (None, Some(parent)) => {
             let restored = of_trunk(config, &parent).await?;
@@ -70,16 +72,28 @@ pub(super) async fn find(
         }
         (None, None) => Progress::new(&blueprint.schedule),
     };
-    let decays = journal::applied_decays(checkpoints.store()).await?;
-    Ok((walk(blueprint, start, &decays, step)?, None))
+    Ok((walk(blueprint, start, &journal, step)?, None))
 }
 
-/// The newest checkpoint that can be read: a damaged one is passed over as the run itself does.
-async fn newest(checkpoints: &Checkpoints, published: &[Step]) -> Result<Option<Restored>> {
+/// The newest checkpoint that can be read and that the run has not gone back behind: a damaged one
+/// is passed over as the run itself does.
+async fn newest(
+    checkpoints: &Checkpoints,
+    published: &[Step],
+    journal: &Journal,
+) -> Result<Option<Restored>> {
     for &step in published.iter().rev() {
-        match restored(checkpoints, step, false).await {
-            Ok(restored) => return Ok(Some(restored)),
-            Err(CheckpointError::Unusable { .. }) => {}
+        let found = async {
+            let manifest = checkpoints.manifest(step).await?;
+            let mut spikes = journal.spikes.iter();
+            if spikes.any(|spike| spike.abandons(step, manifest.generation)) {
+                return Ok(None);
+            }
+            restored(checkpoints, step, false).await.map(Some)
+        };
+        match found.await {
+            Ok(Some(restored)) => return Ok(Some(restored)),
+            Ok(None) | Err(CheckpointError::Unusable { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -133,18 +147,22 @@ fn as_taken(blueprint: &Blueprint, taken: &StepMetrics) -> Result<StepPlan> {
 fn walk(
     blueprint: &Blueprint,
     mut progress: Progress,
-    decays: &[AppliedDecay],
+    journal: &Journal,
     step: Step,
 ) -> Result<StepPlan> {
     let schedule = &blueprint.schedule;
     let start = progress.step;
+    let decays = journal.applied_decays();
+    progress.avoid(&spike::detours(&journal.spikes));
     loop {
-        for decay in decays {
+        blueprint.pass_detours(&mut progress);
+        for decay in &decays {
             let due = (start..=progress.step).contains(&decay.step);
             if due && decay.command > progress.last_command {
                 // One that cannot be applied is refused by the ranks too.
                 let _ = progress.decay(decay.tokens, schedule);
                 progress.last_command = decay.command;
+                blueprint.pass_detours(&mut progress);
             }
         }
         let Some(plan) = progress.next_step(schedule) else {

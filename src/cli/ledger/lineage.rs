@@ -125,8 +125,9 @@ impl Witness {
         match &self.content {
             Err(_) => Verdict::Unknown,
             Ok(content) => match content.ledger.by_institution().get(institution) {
-                Some(consumed) => Verdict::With(*consumed),
-                None => Verdict::Without,
+                Some(consumed) if consumed.was_seen() => Verdict::With(*consumed),
+                // What was skipped is not in the weights.
+                Some(_) | None => Verdict::Without,
             },
         }
     }

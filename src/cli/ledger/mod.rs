@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::cli::operate::Place;
-use crate::cli::table::{Table, grouped};
 use crate::cli::{display, operate, say};
 use crate::ids::Step;
 use crate::run::ledger::Ledger;
@@ -54,17 +53,8 @@ pub(super) async fn show(place: &str, step: Option<Step>, json: bool) -> Result<
         });
         return say(&serde_json::to_string_pretty(&summary)?);
     }
-    let mut table = Table::new(["source", "tokens", "documents begun", "chunks"]);
-    for (source, consumed) in ledger.by_source() {
-        table.row(vec![
-            source,
-            grouped(consumed.tokens),
-            grouped(consumed.documents),
-            grouped(consumed.chunks),
-        ]);
-    }
     say(&format!("{}\n", checkpoints.url(step)))?;
-    say(&table.render())?;
+    say(&display::consumed("source", &ledger.by_source()))?;
     say(&format!("\n{}", display::institutions(&ledger)))
 }
 

@@ -46,7 +46,7 @@ impl<'a> Start<'a> {
     ) -> Result<Self> {
         let store = witness.checkpoints.store();
         let state = read_state(&witness.checkpoints, &content.manifest).await?;
-        let decays = journal::applied_decays(store).await?;
+        let decays = journal::read(store).await?.applied_decays();
         let is_due = |decay: &AppliedDecay| {
             decay.step == witness.step && decay.command > state.progress.last_command
         };

@@ -5,6 +5,7 @@ use crate::ids::{CommandId, Epoch, Generation, RowIndex, Step};
 use crate::run::ledger::Consumed;
 use crate::run::progress::Progress;
 use crate::run::schedule::{RowsWarmup, Shape};
+use crate::run::spike::LossWatch;
 use crate::store::manifest::MANIFEST_VERSION;
 use crate::train::state::STATE_VERSION;
 
@@ -170,6 +171,8 @@ fn progress(phase: usize) -> Progress {
         next_row: RowIndex(4),
         last_command: CommandId(0),
         finished: false,
+        detours: Vec::new(),
+        watch: LossWatch::default(),
     }
 }
 
@@ -267,6 +270,7 @@ fn a_decay_is_not_gone_on_in_and_a_branch_begins_where_it_began() {
         tokens: 1,
         chunks: 1,
         documents: 1,
+        ..Consumed::default()
     };
     ledger.add("stable", "north/a", one);
     let inside = manifest(&decay, Reason::Interval);

@@ -34,9 +34,16 @@ impl RunState {
         let Some((generation, how)) = parting else {
             return;
         };
-        if how == Parting::Diverged {
-            self.dismiss(id, how.reason(&name), effects);
-            return;
+        match how {
+            Parting::Diverged => {
+                self.dismiss(id, how.reason(&name), effects);
+                return;
+            }
+            Parting::WentBack(spike) => {
+                self.go_back(*spike, generation, effects);
+                return;
+            }
+            Parting::Regrouped | Parting::Broken { .. } => {}
         }
         if was_seated && generation == self.generation && self.stage.has_generation() {
             let reason = match (&how, self.regrouping.clone()) {
@@ -53,7 +60,12 @@ impl RunState {
     }
 
     /// The same; at a boundary all part by themselves, one a moment before the other.
-    fn end_generation(&mut self, reason: String, at_boundary: bool, effects: &mut Vec<Effect>) {
+    pub(super) fn end_generation(
+        &mut self,
+        reason: String,
+        at_boundary: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         let now = self.now;
         if !self.stage.has_generation() {
             return;
@@ -314,6 +326,7 @@ impl RunState {
         self.awaited.clear();
         let generation = self.generation;
         if let (Origin::Store, Restorable::Known(step)) = (origin, self.restorable) {
+            self.forget_spikes_after(step.unwrap_or(Step(0)));
             self.lineage = Some(Lineage {
                 generation,
                 step: step.unwrap_or(Step(0)),

@@ -13,6 +13,7 @@ use super::*;
 
 mod interleaved;
 mod leaving;
+mod spikes;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -610,6 +611,7 @@ fn past() -> Past {
         stage: CommandStage::Accepted,
     };
     Past {
+        spikes: Vec::new(),
         commands: vec![accepted],
         generation: Some(generation),
         newest_generation: Generation(4),

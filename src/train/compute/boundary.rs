@@ -85,7 +85,10 @@ impl Trainer<'_> {
         let schedule = &self.tools.blueprint.schedule;
         self.replica.position.apply(command, phase, schedule)?;
         match command.kind {
-            CommandKind::Decay { .. } => info!(%step, "the decay begins"),
+            CommandKind::Decay { .. } => {
+                self.replica.position.pass_detours(&self.tools.blueprint);
+                info!(%step, "the decay begins");
+            }
             CommandKind::Pause => info!(%step, "paused"),
             _ => {}
         }
@@ -159,7 +162,7 @@ impl Trainer<'_> {
         }
         let moment = self.moment(reason, phase);
         let snapshot = if exists {
-            self.tools.snapshots.rename(moment)
+            self.tools.snapshots.another_reason(moment)
         } else {
             self.tools.snapshots.copy(&self.replica.engine, moment)?
         };

@@ -51,6 +51,7 @@ impl CommandQueue {
 mod tests {
     use super::*;
     use crate::ids::{CommandId, RowIndex};
+    use crate::run::spike::LossWatch;
 
     fn progress(step: u64, phase_start: u64, last_command: u64) -> Progress {
         Progress {
@@ -64,6 +65,8 @@ mod tests {
             next_row: RowIndex(0),
             last_command: CommandId(last_command),
             finished: false,
+            detours: Vec::new(),
+            watch: LossWatch::default(),
         }
     }
 

@@ -100,6 +100,29 @@ pub async fn exist_once_published(store: &Store) {
     );
 }
 
+/// A command may name the step of a checkpoint that exists; a phase may end there.
+pub async fn get_the_strongest_reason(store: &Store) {
+    let (checkpoints, epoch) = begin(store).await;
+    let mut written = publish(&checkpoints, 10, epoch).await;
+    for (told, kept) in [
+        (Reason::Command, Reason::Command),
+        (Reason::Time, Reason::Command),
+        (Reason::PhaseEnd, Reason::PhaseEnd),
+        (Reason::Stop, Reason::PhaseEnd),
+    ] {
+        written.reason = told;
+        assert_eq!(
+            checkpoints.publish(&written).await.unwrap(),
+            Published::Already
+        );
+        let found = checkpoints.manifest(Step(10)).await.unwrap();
+        assert_eq!(found.reason, kept);
+        assert!(found.same_state(&written));
+    }
+    let verified = checkpoints.verify(Step(10)).await.unwrap();
+    assert_eq!(verified.complaint(), None);
+}
+
 /// A writer that dies after each of its writes in turn: until the last, which is the manifest, the
 /// run resumes from the checkpoint before.
 pub async fn without_a_manifest_are_never_picked(store: &Store) {

@@ -57,13 +57,20 @@ pub struct Ended {
 impl Process {
     /// Starts `cohort` with its output in files beside `output`.
     pub fn start(arguments: &[&str], environment: &[(String, String)], output: &Path) -> Self {
+        let mut cohort = Command::new(env!("CARGO_BIN_EXE_cohort"));
+        cohort
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::spawn(cohort, output)
+    }
+
+    /// The same by a command.
+    pub fn spawn(mut cohort: Command, output: &Path) -> Self {
         let (stdout, stderr) = (
             output.with_extension("stdout"),
             output.with_extension("stderr"),
         );
-        let child = Command::new(env!("CARGO_BIN_EXE_cohort"))
-            .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+        let child = cohort
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
             .stderr(File::create(&stderr).unwrap())

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
@@ -34,6 +35,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::support::namespace::Namespace;
 use crate::support::process::{Ended, Process, is_rank, poll};
 use crate::support::s3::S3Server;
 
@@ -77,12 +79,21 @@ impl Corpus {
 
     /// The same in shards of so many bytes.
     pub fn prepare_in_shards(vocab_size: u32, shard_bytes: u64) -> Self {
+        Self::prepare_with(vocab_size, shard_bytes, &[])
+    }
+
+    /// The same with a source `west/scans` of a few documents that are noise.
+    pub fn prepare_with_noise(documents: &[String]) -> Self {
+        Self::prepare_with(512, 64 << 20, documents)
+    }
+
+    fn prepare_with(vocab_size: u32, shard_bytes: u64, noise: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = |id: &str, style: &str, documents: u32| {
             let read = json!({"synthetic": {"style": style, "documents": documents}});
             json!({"id": id, "licence": "none", "read": read})
         };
-        let yaml = json!({
+        let mut yaml = json!({
             "name": "tiny",
             "output": "corpus",
             "tokenizer": {"train": {"vocab_size": vocab_size}},
@@ -100,6 +111,17 @@ impl Corpus {
                 {"id": "east", "name": "East", "sources": [source("visits", "dialogue", 30)]},
             ],
         });
+        if !noise.is_empty() {
+            let lines = noise
+                .iter()
+                .map(|text| format!("{}\n", json!({"text": text})));
+            let file = folder.path().join("scans.jsonl");
+            fs::write(&file, lines.collect::<String>()).unwrap();
+            let read = json!({"json_lines": {"path": "scans.jsonl", "text": "text"}});
+            let sources = json!([{"id": "scans", "licence": "none", "read": read}]);
+            let west = json!({"id": "west", "name": "West", "sources": sources});
+            yaml["institutions"].as_array_mut().unwrap().push(west);
+        }
         let origin = folder.path().join("corpus.yaml");
         fs::write(&origin, yaml.to_string()).unwrap();
         let config: CorpusConfig = config::load(&origin).unwrap();
@@ -121,6 +143,8 @@ pub struct Run {
     store: Store,
     environment: Vec<(String, String)>,
     processes: AtomicU32,
+    /// Where its processes are apart.
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// The settings that every test starts from: a model of two layers, five rows a step, which two
@@ -189,7 +213,11 @@ fn merge(value: &mut Value, patch: Value) {
 impl Run {
     /// A run that differs from the common settings by `patch`, in a folder of its own.
     pub fn new(patch: Value) -> Self {
-        let corpus = Corpus::shared();
+        Self::on(Corpus::shared(), patch)
+    }
+
+    /// The same on another corpus.
+    pub fn on(corpus: Arc<Corpus>, patch: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("run-{}", RUNS.fetch_add(1, Ordering::Relaxed));
         let mut settings = settings(&name, &corpus.path());
@@ -204,6 +232,7 @@ impl Run {
             store,
             environment: Vec::new(),
             processes: AtomicU32::new(0),
+            namespace: None,
         };
         run.write_yaml();
         run
@@ -217,6 +246,11 @@ impl Run {
         run.set_environment(server);
         run.write_yaml();
         run
+    }
+
+    /// Has the run's processes in a network of their own.
+    pub fn put_into(&mut self, namespace: &Arc<Namespace>) {
+        self.namespace = Some(Arc::clone(namespace));
     }
 
     /// Gives the run's processes the credentials of a server.
@@ -255,7 +289,7 @@ impl Run {
     /// What the program says where it refuses the run.
     #[track_caller]
     pub fn refused(&self, command: &str) -> String {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_cohort"))
+        let output = Command::new(env!("CARGO_BIN_EXE_cohort"))
             .arg(command)
             .arg(self.yaml())
             .output()
@@ -286,7 +320,14 @@ impl Run {
     pub fn start(&self, arguments: &[&str]) -> Process {
         let number = self.processes.fetch_add(1, Ordering::Relaxed);
         let output = self.folder.path().join(format!("process-{number}"));
-        Process::start(arguments, &self.environment, &output)
+        let program = env!("CARGO_BIN_EXE_cohort");
+        let mut command = match &self.namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        };
+        command.args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::spawn(command, &output)
     }
 
     pub fn start_training(&self) -> Process {
@@ -328,6 +369,10 @@ impl Run {
 
     /// What the live coordinator says; nothing where none lives.
     pub fn status(&self) -> Option<StatusView> {
+        if self.namespace.is_some() {
+            let said = self.operate(&["status", "--json"]);
+            return serde_json::from_str(&said.stdout).ok();
+        }
         wait_for(async {
             let address = claim::address(&self.store).await.ok()??;
             let mut client = wire::connect(&address.url).await.ok()?;

@@ -16,7 +16,7 @@ fn inspect(run: &Run, step: Step) -> crate::support::process::Ended {
 }
 
 /// What is said of a step, but for its rows: how it begins, and its first row's number.
-fn announced(run: &Run, step: Step) -> (String, u64) {
+pub(super) fn announced(run: &Run, step: Step) -> (String, u64) {
     let said = inspect(run, step).good().stdout;
     let mut lines = said.lines();
     let head = lines.next().unwrap().to_owned();
@@ -24,7 +24,7 @@ fn announced(run: &Run, step: Step) -> (String, u64) {
     (head, first.parse().unwrap())
 }
 
-fn taken(line: &StepMetrics) -> (String, u64) {
+pub(super) fn taken(line: &StepMetrics) -> (String, u64) {
     let head = format!(
         "step {}, phase \"{}\", learning rate {:.6e}, mask rate {}, {} masked tokens",
         line.step, line.phase, line.learning_rate, line.mask_rate, line.masked_tokens

@@ -126,7 +126,7 @@ fn the_time_of_grace_is_kept_also_when_a_rank_hangs() {
     life.signal("TERM");
     let ended = life.wait().interrupted();
     assert!(ended.stderr.contains("the time to stop in is over"));
-    assert!(stopped.elapsed().as_secs() < 20);
+    assert!(stopped.elapsed().as_secs() < 60);
     run.train();
     assert_steps_are_whole(&run);
 }

@@ -19,7 +19,7 @@ use crate::support::run::{Run, checkpoint_path, stable};
 const QUERY_KEY_VALUE: &str = "model.layers.1.attn.Wqkv.weight";
 
 /// A run of few steps, to start others from.
-fn trained() -> (Run, String) {
+pub(super) fn trained() -> (Run, String) {
     let run = Run::new(json!({"phases": [stable(2_000)]}));
     run.train();
     let newest = run.manifests().pop().unwrap().step;
@@ -238,7 +238,7 @@ fn a_checkpoint_of_composer_that_does_not_fit_is_refused() {
 }
 
 /// A copy of a checkpoint whose logits are `scale` times as large.
-fn near_overflow(run: &Run, checkpoint: &str, scale: f32) -> TempDir {
+pub(super) fn near_overflow(run: &Run, checkpoint: &str, scale: f32) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in fs::read_dir(checkpoint).unwrap().map(Result::unwrap) {
         fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();

@@ -1,0 +1,83 @@
+//! Going back to an earlier checkpoint: finding it, and removing what was made after it.
+//!
+//! What lies after it is of a history that the run has left: other rows were read there. It is
+//! removed only once the journal says that the run went back, and before anybody writes
+//! checkpoints of the same steps again; a coordinator that dies in between leaves the rest to the
+//! next one.
+
+use anyhow::Result;
+use tracing::{info, warn};
+
+use crate::coordinator::claim::{Claim, Resume};
+use crate::ids::Step;
+use crate::run::spike::Spike;
+use crate::store::Store;
+use crate::store::address::CheckpointAddress;
+use crate::store::checkpoint::Checkpoints;
+use crate::store::error::CheckpointError;
+
+/// The `count`-th newest checkpoint before a step, of those that verify; the oldest where there are
+/// fewer; what the run began with where there is none. Never one before a checkpoint that a branch
+/// grows from: that one stays, and the run with it.
+pub(super) async fn find(claim: &Claim, before: Step, count: u32) -> Result<Resume> {
+    let checkpoints = Checkpoints::new(claim.store.clone());
+    let parents = checkpoints.branch_parents().await?;
+    let steps = checkpoints.steps().await?.published;
+    let mut found = None;
+    let mut left = count;
+    for step in steps.into_iter().rev().filter(|step| *step < before) {
+        let complaint = match checkpoints.verify(step).await {
+            Ok(verification) => verification.complaint(),
+            Err(CheckpointError::Unusable { reason, .. }) => Some(reason),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(reason) = complaint {
+            warn!(%step, %reason, "a checkpoint is damaged and passed over");
+            continue;
+        }
+        found = Some(step);
+        left -= 1;
+        if left == 0 || parents.contains(&step) {
+            break;
+        }
+    }
+    if let Some(step) = found {
+        info!(%step, "going back to a checkpoint");
+    } else {
+        info!("going back to what the run began with: it has no checkpoint");
+    }
+    Ok(claim.resume_from(found.map(|step| CheckpointAddress {
+        run_url: claim.store.address().to_owned(),
+        step,
+    })))
+}
+
+/// Removes the checkpoints of histories that the run went back from.
+pub(super) async fn clear(store: &Store, spikes: &[Spike]) -> Result<()> {
+    if spikes.iter().all(|spike| spike.detour().is_none()) {
+        return Ok(());
+    }
+    let checkpoints = Checkpoints::new(store.clone());
+    for step in checkpoints.steps().await?.published {
+        let manifest = match checkpoints.manifest(step).await {
+            Ok(manifest) => manifest,
+            // It gives way when the run comes to its step.
+            Err(CheckpointError::Unusable { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if spikes
+            .iter()
+            .any(|spike| spike.abandons(step, manifest.generation))
+        {
+            match checkpoints.delete(step).await {
+                Ok(()) => info!(%step, "checkpoint removed: the run went back behind it"),
+                // The run went back behind it only where it was damaged, or pinned too late.
+                Err(CheckpointError::Kept { .. }) => {
+                    warn!(%step, "the run went back behind a checkpoint that a branch grows from");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
