@@ -258,7 +258,11 @@ impl Core {
                     // What an earlier state was told may have to be done again.
                     return Ok(None);
                 }
-                Event::CommandOutcome { id, stage }
+                Event::CommandOutcome {
+                    generation,
+                    id,
+                    stage,
+                }
             }
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {

@@ -349,7 +349,11 @@ impl Core {
                 if !self.is_current(generation) {
                     return Ok(None);
                 }
-                Event::CommandOutcome { id, stage }
+                Event::CommandOutcome {
+                    generation,
+                    id,
+                    stage,
+                }
             }
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {

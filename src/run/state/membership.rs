@@ -213,9 +213,10 @@ impl RunState {
         }
         self.release_leaving(effects);
         self.waits = Cause::Recovering;
-        if self.stage != Stage::Gathering {
-            self.regroup(effects);
-            return;
+        match self.stage {
+            Stage::Gathering => {}
+            Stage::Ending => return self.conclude(effects),
+            _ => return self.regroup(effects),
         }
         if self.end_deserted(effects) {
             return;

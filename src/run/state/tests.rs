@@ -6,7 +6,7 @@ use crate::run::command::{Command, CommandStage};
 use crate::run::progress::Progress;
 use crate::run::schedule::{PhaseKind, PhaseSettings, Shape};
 
-use crate::run::event::{Attachment, Introduction, MemberRecord, Origin, Placement};
+use crate::run::event::{Attachment, Entry, Introduction, MemberRecord, Origin, Placement};
 use crate::run::standing::{Activity, Seat};
 
 use super::*;
@@ -254,6 +254,7 @@ fn a_decay_is_taken_once() {
     let applied = CommandStage::Applied { step: Step(6) };
     state.handle(
         Event::CommandOutcome {
+            generation: Generation(1),
             id: CommandId(1),
             stage: applied,
         },
@@ -370,6 +371,7 @@ fn pause_and_resume_refuse_what_is_already_so() {
     let applied = CommandStage::Applied { step: Step(6) };
     state.handle(
         Event::CommandOutcome {
+            generation: Generation(1),
             id: CommandId(2),
             stage: applied,
         },

@@ -2,8 +2,9 @@
 
 use super::*;
 
-fn outcome(id: u64, step: u64) -> Event {
+fn outcome(generation: u64, id: u64, step: u64) -> Event {
     Event::CommandOutcome {
+        generation: Generation(generation),
         id: CommandId(id),
         stage: CommandStage::Applied { step: Step(step) },
     }
@@ -37,7 +38,7 @@ fn a_pause_that_is_told_before_the_last_rank_is_ready_holds() {
     state.handle(parted(2, 1, 10), Millis(0));
     assert_eq!(state.stage, Stage::Connecting);
     state.handle(ready(1, 2), Millis(0));
-    state.handle(outcome(1, 5), Millis(0));
+    state.handle(outcome(2, 1, 5), Millis(0));
     state.handle(ready(2, 2), Millis(0));
     assert_eq!(state.stage, Stage::Paused);
     assert_eq!(ask(&mut state, CommandKind::Resume), CommandStage::Accepted);
@@ -47,9 +48,59 @@ fn a_pause_that_is_told_before_the_last_rank_is_ready_holds() {
 fn a_pause_that_is_told_before_all_are_back_holds() {
     let mut state = new(2, past());
     state.handle(of_old(71, Attachment::Working(seat(4, 0, 2))), Millis(10));
-    state.handle(outcome(3, 15), Millis(20));
+    state.handle(outcome(4, 3, 15), Millis(20));
     state.handle(of_old(72, Attachment::Working(seat(4, 1, 2))), Millis(30));
     assert_eq!(state.stage, Stage::Paused);
+}
+
+/// The rank that came to it is lost, and others come to it again, after the same step.
+#[test]
+fn a_pause_that_is_come_to_twice_is_told_twice() {
+    let mut state = training(2);
+    ask(&mut state, CommandKind::Pause);
+    state.handle(outcome(1, 1, 5), Millis(0));
+    assert_eq!(state.stage, Stage::Paused);
+    state.handle(parted(1, 1, 8), Millis(0));
+    state.handle(parted(2, 1, 8), Millis(0));
+    state.handle(ready(1, 2), Millis(0));
+    state.handle(ready(2, 2), Millis(0));
+    assert_eq!(state.stage, Stage::Training, "the state is from before");
+    state.handle(outcome(1, 1, 5), Millis(0));
+    assert_eq!(
+        state.stage,
+        Stage::Training,
+        "late news of a rank that has parted"
+    );
+    let effects = state.handle(outcome(2, 1, 5), Millis(0));
+    assert_eq!(state.stage, Stage::Paused);
+    let writes = |effect: &Effect| matches!(effect, Effect::Journal { .. });
+    assert!(!effects.iter().any(writes), "the journal knows");
+    assert_eq!(ask(&mut state, CommandKind::Resume), CommandStage::Accepted);
+}
+
+/// A former lead without a seat may be about to store the files of the last step, over those of the
+/// last lead. Only the later one's checkpoint is whole then.
+#[test]
+fn a_run_does_not_end_while_somebody_uploads() {
+    let mut state = training(1);
+    state.handle(joined(2), Millis(0));
+    let uploads = |uploads| Event::Beat {
+        member: member(2),
+        beat: Beat {
+            uploads,
+            ..Beat::default()
+        },
+    };
+    state.handle(uploads(1), Millis(10));
+    let finished = Event::RankFinished {
+        member: member(1),
+        generation: Generation(1),
+        stopped: false,
+    };
+    state.handle(finished, Millis(20));
+    assert_eq!(state.stage, Stage::Ending);
+    state.handle(uploads(0), Millis(30));
+    assert_eq!(state.stage, Stage::Finished);
 }
 
 /// In a pause there is no step to take, however long it lasts and however many ranks are lost.
@@ -57,7 +108,7 @@ fn a_pause_that_is_told_before_all_are_back_holds() {
 fn generations_in_a_pause_are_not_fruitless() {
     let mut state = training(2);
     ask(&mut state, CommandKind::Pause);
-    state.handle(outcome(1, 5), Millis(0));
+    state.handle(outcome(1, 1, 5), Millis(0));
     for generation in 1..100 {
         assert_eq!(state.stage, Stage::Paused);
         state.handle(parted(1, generation, 10), Millis(0));
@@ -99,13 +150,13 @@ fn a_decay_that_another_one_overtakes_is_refused() {
     state.handle(ready(1, 1), Millis(0));
     state.handle(at(Step(1), PhaseKind::Stable), Millis(0));
     assert_eq!(ask(&mut state, DECAY), CommandStage::Accepted);
-    state.handle(outcome(1, 8), Millis(0));
+    state.handle(outcome(1, 1, 8), Millis(0));
     assert_eq!(
         state.commands[&CommandId(1)].stage,
         CommandStage::Applied { step: Step(8) },
         "known news"
     );
-    state.handle(outcome(2, 1), Millis(0));
+    state.handle(outcome(1, 2, 1), Millis(0));
     let reason = "the decay of command 2 took effect before".to_owned();
     let refused = CommandStage::Refused { reason };
     assert_eq!(state.commands[&CommandId(1)].stage, refused);

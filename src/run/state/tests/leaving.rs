@@ -85,6 +85,7 @@ fn deserted() -> RunState {
     );
     let refuge = *state.commands.keys().next_back().unwrap();
     let applied = Event::CommandOutcome {
+        generation: Generation(1),
         id: refuge,
         stage: CommandStage::Applied { step: Step(6) },
     };
