@@ -20,7 +20,7 @@ use crate::data::prefetch::{Delivery, Patience, Prefetcher};
 use crate::evaluate::HeldOut;
 use crate::ids::{Generation, Rank, Step};
 use crate::model::encoder::Precision;
-use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage, Directive};
+use crate::run::command::{Command, CommandRecord, CommandStage, Directive};
 use crate::run::event::{Parting, Placement};
 use crate::run::progress::StepPlan;
 use crate::run::spike::{Detour, Spike, SpikeSettings};
@@ -282,17 +282,15 @@ impl Trainer<'_> {
         self.seat.rank == Rank(0)
     }
 
-    /// Reports the decays that the checkpoint holds but whose effect the journal missed: the
-    /// coordinator died in between.
+    /// Reports what became of commands that the state holds, and of which the journal says only that
+    /// they were accepted: the coordinator died in between.
     fn settle_old_commands(&self) -> Result<()> {
         let progress = &self.replica.position.progress;
         for CommandRecord { command, stage } in &self.tools.commands.replay {
-            if *stage == CommandStage::Accepted && command.id <= progress.last_command {
-                let step = match command.kind {
-                    CommandKind::Decay { .. } => progress.phase_start,
-                    _ => progress.step,
-                };
-                self.report(*command, CommandStage::Applied { step })?;
+            if *stage == CommandStage::Accepted
+                && let Some(outcome) = progress.outcome(*command)
+            {
+                self.report(*command, outcome)?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::collective::Collective;
 use crate::data::batch::SourceCounts;
 use crate::data::blueprint::Blueprint;
 use crate::ids::{Generation, Rank, Step};
-use crate::run::command::{Command, CommandKind};
+use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::run::ledger::{Consumed, Ledger};
 use crate::run::progress::{DecayRefusal, Progress};
 use crate::run::schedule::Schedule;
@@ -147,12 +147,6 @@ impl Position {
         }
     }
 
-    /// Enters that a command is settled: it is never applied again.
-    pub fn note_applied(&mut self, command: Command) {
-        let last = &mut self.progress.last_command;
-        *last = command.id.max(*last);
-    }
-
     /// Lets a command take effect; `phase` led to the weights.
     pub fn apply(
         &mut self,
@@ -162,8 +156,10 @@ impl Position {
     ) -> Result<(), DecayRefusal> {
         match command.kind {
             CommandKind::Decay { tokens } => {
+                let step = self.progress.step;
                 self.progress.decay(tokens, schedule)?;
-                self.note_applied(command);
+                self.progress
+                    .settle(command, CommandStage::Applied { step });
             }
             CommandKind::Pause => self.paused = Some(phase),
             CommandKind::Resume => self.paused = None,

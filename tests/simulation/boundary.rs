@@ -35,8 +35,9 @@ impl Trainer<'_> {
         }
         if let Some(command) = command.filter(|_| !decays) {
             self.held(|replica| {
-                replica.position.note_applied(command);
-                let step = replica.position.progress.step;
+                let progress = &mut replica.position.progress;
+                let step = progress.step;
+                progress.settle(command, CommandStage::Applied { step });
                 replica.applied.push((command.id, step));
             });
         }
@@ -73,8 +74,10 @@ impl Trainer<'_> {
         let Some(reason) = refusal else {
             return Some(command);
         };
-        self.held(|replica| replica.position.note_applied(command));
-        self.report(command, CommandStage::Refused { reason });
+        let stage = CommandStage::Refused { reason };
+        let settled = stage.clone();
+        self.held(|replica| replica.position.progress.settle(command, settled));
+        self.report(command, stage);
         None
     }
 

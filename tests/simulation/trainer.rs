@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cohort::ids::{Rank, Step};
-use cohort::run::command::{Command, CommandKind, CommandRecord, CommandStage, Directive};
+use cohort::run::command::{Command, CommandRecord, CommandStage, Directive};
 use cohort::run::progress::StepPlan;
 use cohort::run::standing::{Activity, Seat};
 use cohort::store::manifest::Reason;
@@ -132,17 +132,10 @@ impl Trainer<'_> {
     }
 
     fn settle_old_commands(&self) {
-        let (last, phase_start, step) = self.held(|replica| {
-            let progress = &replica.position.progress;
-            (progress.last_command, progress.phase_start, progress.step)
-        });
         for CommandRecord { command, stage } in self.tools.commands.replay.clone() {
-            if stage == CommandStage::Accepted && command.id <= last {
-                let step = match command.kind {
-                    CommandKind::Decay { .. } => phase_start,
-                    _ => step,
-                };
-                self.report(command, CommandStage::Applied { step });
+            let outcome = self.held(|replica| replica.position.progress.outcome(command));
+            if let (CommandStage::Accepted, Some(outcome)) = (stage, outcome) {
+                self.report(command, outcome);
             }
         }
     }

@@ -38,7 +38,9 @@ impl Trainer<'_> {
         if let Some(command) = command.filter(|_| !decays) {
             // Part of the state that is saved below; a decay is not, so that a run which continues
             // from that checkpoint applies it again.
-            self.replica.position.note_applied(command);
+            let progress = &mut self.replica.position.progress;
+            let step = progress.step;
+            progress.settle(command, CommandStage::Applied { step });
         }
         let wish = match kind {
             _ if phase_ends => Some(Reason::PhaseEnd),
@@ -75,8 +77,10 @@ impl Trainer<'_> {
         let Some(reason) = refusal else {
             return Ok(Some(command));
         };
-        self.replica.position.note_applied(command);
-        self.report(command, CommandStage::Refused { reason })?;
+        let stage = CommandStage::Refused { reason };
+        let progress = &mut self.replica.position.progress;
+        progress.settle(command, stage.clone());
+        self.report(command, stage)?;
         Ok(None)
     }
 

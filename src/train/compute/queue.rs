@@ -64,6 +64,7 @@ mod tests {
             phase_length_by_command: false,
             next_row: RowIndex(0),
             last_command: CommandId(last_command),
+            settled: Vec::new(),
             finished: false,
             detours: Vec::new(),
             watch: LossWatch::default(),
