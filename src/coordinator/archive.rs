@@ -16,6 +16,7 @@ use crate::coordinator::publisher::{self, Task};
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
+use crate::run::spike::Spike;
 use crate::run::state::Millis;
 use crate::store::error::StoreError;
 use crate::store::manifest::CheckpointManifest;
@@ -202,6 +203,12 @@ impl Archive {
             self.flush().await?;
         }
         Ok(())
+    }
+
+    /// Looks for the newest checkpoint; the answer comes as [`Message::Restorable`].
+    pub(super) async fn find_resume(&self, spikes: Vec<Spike>) -> Result<()> {
+        let sent = self.publish.send(Task::FindResume { spikes }).await;
+        sent.ok().context("the publisher has ended")
     }
 
     /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].

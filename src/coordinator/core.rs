@@ -21,9 +21,7 @@ use crate::run::goodput::Recovery;
 use crate::run::schedule::Schedule;
 use crate::run::spike;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
-use crate::store::error::StoreError;
 use crate::store::layout;
-use crate::store::persistence::Persistence;
 use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
@@ -36,7 +34,6 @@ pub(super) struct Core {
     checkpoints_url: String,
     state: RunState,
     archive: Archive,
-    messages: mpsc::Sender<Message>,
     orders: BTreeMap<MemberId, (ConnectionId, mpsc::Sender<Order>)>,
     last_step: Option<StepMetrics>,
     last_recovery: Option<Recovery>,
@@ -49,7 +46,6 @@ impl Core {
         claim: &Claim,
         archive: Archive,
         (schedule, past): (Schedule, Past),
-        messages: mpsc::Sender<Message>,
     ) -> Result<(Self, watch::Receiver<StatusView>)> {
         let rules = Rules {
             ranks: config.ranks,
@@ -70,7 +66,6 @@ impl Core {
             checkpoints_url: claim.store.url(layout::CHECKPOINTS_FOLDER),
             state,
             archive,
-            messages,
             orders: BTreeMap::new(),
             last_step: None,
             last_recovery: None,
@@ -343,7 +338,7 @@ impl Core {
                     self.archive.recovery(&recovery)?;
                     self.last_recovery = Some(recovery);
                 }
-                Effect::Restore => self.find_resume(),
+                Effect::Restore => self.archive.find_resume(self.state.spikes.clone()).await?,
                 Effect::GoBack { before } => {
                     let checkpoints = self.config.loss_spikes.go_back.checkpoints;
                     self.archive.go_back(before, checkpoints).await?;
@@ -410,33 +405,6 @@ impl Core {
         };
         self.order(member, Order::Assign(assignment));
         Ok(())
-    }
-
-    /// Looks for the newest checkpoint beside everything else: it reads all of it.
-    fn find_resume(&self) {
-        let (claim, messages) = (self.claim.clone(), self.messages.clone());
-        let spikes = self.state.spikes.clone();
-        tokio::spawn(async move {
-            let mut persistence = Persistence::new(claim.patience);
-            let message = loop {
-                let cleared = rewind::clear(&claim.store, &spikes).await;
-                let found = match cleared {
-                    Ok(()) => claim.resume().await,
-                    Err(error) => Err(error),
-                };
-                let error = match found {
-                    Ok(resume) => break Message::Restorable(resume),
-                    Err(error) => error,
-                };
-                let may_pass = StoreError::may_pass(&error);
-                let error = crate::diagnosis::describe(&error);
-                if !may_pass || !persistence.goes_on(&error).await {
-                    break Message::Broken { error };
-                }
-            };
-            // The core may have ended.
-            let _ = messages.send(message).await;
-        });
     }
 
     fn order_all(&mut self, order: &Order) {

@@ -387,8 +387,8 @@ impl RunState {
             let reason = format!("the store works again: it has checkpoint {step}");
             effects.push(Effect::Note { reason });
         }
-        let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
-        if asked && !self.stage.has_generation() {
+        // What was found before is not the newest any more, and may be removed.
+        if self.going_back.is_none() {
             self.restorable = Restorable::Unknown;
         }
     }

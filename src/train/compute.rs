@@ -285,10 +285,9 @@ impl Trainer<'_> {
     /// Reports what became of commands that the state holds, and of which the journal says only that
     /// they were accepted: the coordinator died in between.
     fn settle_old_commands(&self) -> Result<()> {
-        let progress = &self.replica.position.progress;
         for CommandRecord { command, stage } in &self.tools.commands.replay {
             if *stage == CommandStage::Accepted
-                && let Some(outcome) = progress.outcome(*command)
+                && let Some(outcome) = self.replica.position.outcome(*command)
             {
                 self.report(*command, outcome)?;
             }

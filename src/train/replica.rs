@@ -147,6 +147,15 @@ impl Position {
         }
     }
 
+    /// What became of a command, if it is done with. A stop that a checkpoint knows of is not:
+    /// whoever goes on from there has to stop again.
+    pub fn outcome(&self, command: Command) -> Option<CommandStage> {
+        match command.kind {
+            CommandKind::Stop if !self.stopped => None,
+            _ => self.progress.outcome(command),
+        }
+    }
+
     /// Lets a command take effect; `phase` led to the weights.
     pub fn apply(
         &mut self,

@@ -13,6 +13,7 @@ use cohort::telemetry::StepMetrics;
 use serde::{Deserialize, Serialize};
 
 use crate::handle::Handle;
+use crate::publisher::Job;
 use crate::replica::Weights;
 use crate::world::Task;
 
@@ -26,6 +27,8 @@ pub struct Line {
     pub phase: String,
     pub first_row: u64,
     pub rows: u32,
+    pub spiked: bool,
+    pub skipped: bool,
     pub before: Weights,
     pub after: Weights,
 }
@@ -38,6 +41,8 @@ impl From<&StepMetrics> for Line {
             phase: metrics.phase.clone(),
             first_row: metrics.first_row,
             rows: metrics.rows,
+            spiked: metrics.spike.is_some(),
+            skipped: metrics.skipped,
             before: metrics.grad_norm as Weights,
             after: metrics.loss as Weights,
         }
@@ -51,6 +56,8 @@ pub struct Archive {
     address: Address,
     lines: Vec<Line>,
     dirty: bool,
+    /// How long the file is that was written last.
+    written_bytes: Option<u64>,
     last_step: Step,
     last_generation: Generation,
     stored_step: Step,
@@ -80,6 +87,7 @@ impl Archive {
             address: claim.address.clone(),
             lines,
             dirty: false,
+            written_bytes: None,
             last_step,
             last_generation,
             stored_step: last_step,
@@ -172,8 +180,13 @@ impl Archive {
     }
 
     async fn flush(&mut self) {
-        if self.dirty {
+        let is_written = self.written_bytes.is_some();
+        let size = self.store.size(layout::METRICS_FILE);
+        if self.dirty
+            || (is_written && !matches!(size.await, Ok(size) if size == self.written_bytes))
+        {
             let text = serde_json::to_vec(&self.lines).unwrap_or_default();
+            let bytes = text.len() as u64;
             let written = self
                 .store
                 .put_large(layout::METRICS_FILE, text.into())
@@ -182,6 +195,7 @@ impl Archive {
                 return;
             }
             self.dirty = false;
+            self.written_bytes = Some(bytes);
         }
         if !matches!(epoch::is_newest(&self.store, self.epoch).await, Ok(true)) {
             return;
@@ -199,7 +213,8 @@ impl Archive {
             self.handle.world().published(manifest, &self.lines);
         }
         let pid = self.handle.pid;
-        self.handle.coordinator().publish.extend(due);
+        let jobs = due.into_iter().map(|each| Job::Publish(Box::new(each)));
+        self.handle.coordinator().publish.extend(jobs);
         self.handle.world().ready.insert(pid);
     }
 

@@ -10,6 +10,7 @@ use crate::compute::Broke;
 use crate::groups::Post;
 use crate::replica::{Snapshot, manifest};
 use crate::scenario::Time;
+use crate::spikes::pass_detours;
 use crate::trainer::Trainer;
 
 const ROOM_INTERVAL: Time = 50;
@@ -88,6 +89,7 @@ impl Trainer<'_> {
             let applied = replica.position.apply(command, phase, schedule);
             applied.expect("it was admitted");
             if let CommandKind::Decay { .. } = command.kind {
+                pass_detours(&mut replica.position, schedule);
                 replica.applied.push((command.id, step));
             }
             step

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cohort::ids::{CommandId, Epoch, Generation, Step};
 use cohort::run::command::{CommandKind, CommandRecord, CommandStage};
 use cohort::run::event::Entry;
+use cohort::run::spike::{self, Handling, Spike};
 use cohort::store::layout;
 use cohort::store::manifest::{CheckpointManifest, digest};
 use futures::executor::block_on;
@@ -21,7 +22,7 @@ use futures::executor::block_on;
 use crate::archive::{Line, read_lines};
 use crate::groups::GroupKey;
 use crate::replica::{FIRST_WEIGHTS, Saved};
-use crate::scenario::Time;
+use crate::scenario::{ROWS, Time};
 use crate::world::{Ending, Happening, Pid, Role, World};
 
 /// One that was welcomed so long ago was there when seats were given.
@@ -42,6 +43,12 @@ pub struct Checks {
     /// The lineage before that.
     earlier: Option<Generation>,
     accepted: BTreeMap<CommandId, CommandKind>,
+    /// What the journal knows of loss spikes.
+    spikes: Vec<Spike>,
+    /// Where the run went back to, until somebody goes on from there.
+    went_back: Option<Step>,
+    /// Whether a coordinator that was taken over wrote the metrics last.
+    overwritten: bool,
     /// Who wrote files of a step's checkpoint.
     writers: BTreeMap<Step, BTreeSet<Pid>>,
 }
@@ -71,7 +78,15 @@ impl Checks {
                 self.lineage = None;
                 self.earlier = None;
             }
-            Entry::Command(_) | Entry::Spike(_) | Entry::Sealed { .. } => {}
+            Entry::Spike(found) => {
+                if let Handling::WentBack { to, .. } = found.handling {
+                    self.went_back = Some(to.unwrap_or_default());
+                    self.lineage = None;
+                    self.earlier = None;
+                }
+                spike::enter(&mut self.spikes, found.clone());
+            }
+            Entry::Command(_) | Entry::Sealed { .. } => {}
         }
     }
 }
@@ -159,7 +174,7 @@ impl World {
         if epoch >= self.checks.serving {
             self.checks.entered = line.step;
         }
-        if let Some(gap) = gap(last, line) {
+        if let Some(gap) = gap(last, line, &self.checks.spikes) {
             self.violated(format!("(1) {gap}"));
         }
     }
@@ -203,6 +218,11 @@ impl World {
     pub fn restores(&mut self, pid: Pid, step: Step, lines: &[Line]) {
         self.tally.count("lineages begun from the store");
         self.checks.entered = step;
+        if let Some(to) = self.checks.went_back.take()
+            && to != step
+        {
+            self.violated(format!("(3) the run went back to {to}, and {step} is read"));
+        }
         if step > Step(0) {
             self.tally.count("lineages begun from a checkpoint");
             if self.manifest(step).is_none() {
@@ -237,6 +257,9 @@ impl World {
         let own_entry = layout::parse_journal_entry(key).is_some_and(|(of, _)| of.0 == epoch);
         let may_write = self.coordinator(pid).is_some_and(|each| each.may_write);
         let metrics = key == layout::METRICS_FILE && !may_write;
+        if key == layout::METRICS_FILE {
+            self.checks.overwritten = is_fenced;
+        }
         if is_fenced && (own_entry || metrics) {
             self.violated(format!(
                 "(5) epoch {epoch} writes {key}, and {serving} serves"
@@ -287,12 +310,24 @@ impl World {
         let lines = block_on(read_lines(&store)).unwrap_or_default();
         let mut last = None;
         for line in &lines {
-            if let Some(gap) = gap(last, line) {
+            if let Some(gap) = gap(last, line, &self.checks.spikes) {
                 self.violated(format!("(1) at the end: {gap}"));
+            }
+            let told = |spike: &Spike| {
+                (spike.step, spike.rows.start) == (line.step, line.first_row)
+                    && spike.phase == line.phase
+            };
+            if line.spiked && !self.checks.spikes.iter().any(told) {
+                self.violated(format!("(1) step {} spiked, and nobody knows", line.step));
             }
             last = Some(line);
         }
         if self.over != Some(Ending::Finished) {
+            return;
+        }
+        if self.checks.overwritten {
+            // The window between a look at the epochs and the write; nobody is left to see it.
+            self.tally.count("metrics overwritten after the end");
             return;
         }
         let step = last.map_or(Step(0), |line| line.step);
@@ -317,9 +352,16 @@ impl World {
             let is_decay = matches!(kind, CommandKind::Decay { .. });
             let wrong = match record.map(|record| &record.stage) {
                 None => Some("is not in the journal"),
-                _ if steps.len() > 1 => Some("took effect twice"),
+                // A run that goes on from the checkpoint of a stop stops again.
+                _ if steps.len() > 1 && kind != CommandKind::Stop => Some("took effect twice"),
                 Some(CommandStage::Refused { .. }) if !steps.is_empty() => {
                     Some("was refused and took effect")
+                }
+                // All rows of it are passed over; the checkpoint is from before, as always.
+                Some(CommandStage::Applied { step })
+                    if is_decay && steps.is_empty() && *step == saved.progress.step =>
+                {
+                    None
                 }
                 Some(CommandStage::Applied { step }) if is_decay && steps != [*step] => {
                     Some("took effect at another step than the journal says")
@@ -344,15 +386,55 @@ impl World {
     }
 }
 
+/// Whether rows up to a line's first are those that are passed over: a step that would touch such a
+/// stretch begins behind it.
+fn are_passed(mut row: u64, line: &Line, spikes: &[Spike]) -> bool {
+    while row != line.first_row {
+        let touched = spikes.iter().filter_map(Spike::detour).filter(|detour| {
+            let rows = &detour.rows;
+            let touches = rows.start < row + u64::from(ROWS) && rows.end > row;
+            detour.phase == line.phase && touches && rows.end <= line.first_row
+        });
+        let Some(end) = touched.map(|detour| detour.rows.end).max() else {
+            return false;
+        };
+        row = end;
+    }
+    true
+}
+
+/// Whether a step takes rows that the run had gone back from.
+fn is_forbidden(line: &Line, spike: &Spike) -> bool {
+    let Handling::WentBack { passed_over, to } = &spike.handling else {
+        return false;
+    };
+    let after = line.generation > spike.generation && line.step > to.unwrap_or_default();
+    let end = line.first_row + u64::from(line.rows);
+    let touches = passed_over.start < end && passed_over.end > line.first_row;
+    after && touches && line.phase == spike.phase
+}
+
 /// What is wrong with a line after another one, if it is.
-fn gap(last: Option<&Line>, line: &Line) -> Option<String> {
+fn gap(last: Option<&Line>, line: &Line, spikes: &[Spike]) -> Option<String> {
     let (step, weights) = last.map_or((0, FIRST_WEIGHTS), |last| (last.step.0, last.after));
     if line.step.0 != step + 1 {
         return Some(format!("step {} follows step {step}", line.step));
     }
     let same = last.filter(|last| last.phase == line.phase);
     let row = same.map_or(0, |last| last.first_row + u64::from(last.rows));
-    if line.first_row != row {
+    if spikes.iter().any(|spike| is_forbidden(line, spike)) {
+        return Some(format!(
+            "step {} takes rows from {} of {}, which are to be passed over",
+            line.step, line.first_row, line.phase
+        ));
+    }
+    if line.skipped && line.after != line.before {
+        return Some(format!(
+            "step {} was skipped and changed weights",
+            line.step
+        ));
+    }
+    if !are_passed(row, line, spikes) {
         return Some(format!(
             "step {} begins at row {} of {}, not at {row}",
             line.step, line.first_row, line.phase

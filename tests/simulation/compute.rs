@@ -129,7 +129,10 @@ pub async fn compute(handle: Handle) {
                 });
             }
             Ok(Turn::Regrouped) => idle(&tools, Some((seat.generation, Parting::Regrouped))),
-            Ok(Turn::WentBack(_)) => unreachable!("no loss spikes here"),
+            Ok(Turn::WentBack(spike)) => {
+                tools.handle.rank().replica = None;
+                idle(&tools, Some((seat.generation, Parting::WentBack(spike))));
+            }
             Err(broke) => {
                 let error = broke.to_string();
                 idle(&tools, Some((seat.generation, Parting::Broken { error })));
@@ -167,7 +170,7 @@ async fn take_seat(tools: &mut Tools, offer: Offer) -> Result<Turn, Broke> {
         if seat.rank == Rank(0) {
             let span = tools.handle.world().dice.delay(500, 4_000);
             tools.handle.sleep(span).await;
-            let replica = Replica::of(lineage, offer.restored, &tools.schedule);
+            let replica = Replica::of(lineage, (offer.restored, &offer.detours), &tools.schedule);
             tools.handle.rank().replica = Some(replica);
         }
     }
@@ -315,6 +318,7 @@ pub async fn fetch(handle: Handle, assignment: Assignment) {
                 placement: assignment.placement,
                 restored,
                 replay: assignment.replay,
+                detours: assignment.detours,
                 published: assignment.published,
             };
             handle.rank().inbox.push_back(Letter::Seat(Box::new(offer)));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use cohort::coordinator::claim::{self, Address, Claim, Resume};
 use cohort::coordinator::journal::{self, Fenced, Writer};
-use cohort::ids::{Epoch, Generation};
+use cohort::ids::{Epoch, Generation, Step};
 use cohort::run::event::{Event, MemberId, Position};
 use cohort::run::state::{Limits, Millis, Past, Rules, RunState};
 use cohort::store::epoch::{self, Claimant};
@@ -265,13 +265,20 @@ impl Core {
                 }
                 Event::CheckpointPublished { step }
             }
-            Some(ToCoordinator::Restorable(resume)) => {
-                let step = resume.step();
-                self.resume = resume;
-                Event::Restorable { step }
-            }
+            Some(ToCoordinator::WentBack(resume)) => Event::WentBack {
+                to: self.go_on_from(resume),
+            },
+            Some(ToCoordinator::Restorable(resume)) => Event::Restorable {
+                step: self.go_on_from(resume),
+            },
         };
         self.decide(event, now, joining).await
+    }
+
+    fn go_on_from(&mut self, resume: Resume) -> Option<Step> {
+        let step = resume.step();
+        self.resume = resume;
+        step
     }
 
     async fn decide(

@@ -2,15 +2,17 @@
 
 use anyhow::Result;
 use cohort::coordinator::journal::Fenced;
+use cohort::coordinator::rewind;
 use cohort::ids::Rank;
 use cohort::run::event::{Effect, Entry, MemberId, Origin, Placement};
-use cohort::run::spike;
+use cohort::run::spike::{self, Spike};
 use cohort::run::state::Stage;
 use cohort::wire::{Assignment, Order};
 
 use crate::coordinator::Core;
 use crate::mail::{LinkId, Mail, ToRank};
-use crate::world::{Ending, Task};
+use crate::publisher::Job;
+use crate::world::Ending;
 
 impl Core {
     pub async fn execute(
@@ -50,10 +52,17 @@ impl Core {
                 } => self.order(member, Order::Abort { generation, reason }),
                 Effect::Journal { entry } => self.write(&entry).await?,
                 Effect::Restore => {
-                    let mut world = self.handle.world();
-                    world.begun.push((self.handle.pid, Task::FindResume));
+                    let spikes = self.spikes();
+                    self.publisher(Job::FindResume { spikes });
                 }
-                Effect::GoBack { .. } => unreachable!("no loss spikes here"),
+                Effect::GoBack { before } => {
+                    let spikes = self.handle.world().scenario.spikes.clone();
+                    let checkpoints = spikes.map_or(1, |spikes| spikes.checkpoints);
+                    self.publisher(Job::GoBack {
+                        before,
+                        checkpoints,
+                    });
+                }
                 Effect::Dismiss {
                     member,
                     reason,
@@ -66,6 +75,18 @@ impl Core {
             }
         }
         Ok(ended)
+    }
+
+    fn spikes(&self) -> Vec<Spike> {
+        let coordinator = self.handle.coordinator();
+        let state = coordinator.state.as_ref();
+        state.map_or_else(Vec::new, |state| state.spikes.clone())
+    }
+
+    fn publisher(&self, job: Job) {
+        self.handle.coordinator().publish.push_back(job);
+        let pid = self.handle.pid;
+        self.handle.world().ready.insert(pid);
     }
 
     fn welcome(&mut self, member: MemberId, joining: Option<LinkId>) {
@@ -110,6 +131,7 @@ impl Core {
             self.handle
                 .world()
                 .restores(pid, step, self.archive.lines());
+            rewind::clear(&self.claim.store, &self.spikes()).await?;
             self.archive.cut(step).await?;
         }
         let (replay, detours, last_checkpoint) = {

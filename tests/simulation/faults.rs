@@ -62,6 +62,9 @@ impl World {
     fn new_rank(&self, pid: Pid) -> RankProcess {
         let (primary, rival) = self.coordinators();
         let first = self.seats[primary].pid.or(self.seats[rival].pid);
+        // An operator gives the address of the one that serves.
+        let serving = self.serving().filter(|_| self.calm);
+        let first = serving.or(first);
         let host = if self.scenario.one_host {
             "host".to_owned()
         } else {

@@ -30,6 +30,8 @@ pub struct Link {
     pub server_closed: bool,
     /// What is under way arrives nowhere.
     pub lost: bool,
+    /// It broke between its ends: what is sent now goes nowhere.
+    broken: bool,
     reports: VecDeque<Report>,
     in_flight: Option<u64>,
     reported: u64,
@@ -88,6 +90,7 @@ pub enum ToCoordinator {
         step: Step,
     },
     Restorable(Resume),
+    WentBack(Resume),
 }
 
 impl World {
@@ -105,6 +108,7 @@ impl World {
                 member: None,
                 server_closed: false,
                 lost: false,
+                broken: false,
                 reports: VecDeque::new(),
                 in_flight: None,
                 reported: 0,
@@ -149,6 +153,9 @@ impl World {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
+        if link.broken {
+            return;
+        }
         let way = usize::from(matches!(mail, Mail::ToRank(_)));
         let at = (now + delay).max(link.last[way]);
         link.last[way] = at;
@@ -363,6 +370,7 @@ impl World {
         self.close(id, End::Coordinator);
         if let Some(link) = self.links.get_mut(&id) {
             link.server_closed = false;
+            link.broken = true;
         }
         let delay = self.dice.delay(30, 2_000);
         self.after(delay, Happening::Notice(id, End::Coordinator));

@@ -29,6 +29,7 @@ mod run;
 mod scenario;
 mod share;
 mod shell;
+mod spikes;
 mod tally;
 mod trainer;
 mod upload;
@@ -45,7 +46,7 @@ const SHOWN: usize = 60;
 const SEEDS_FOR_ALL: u64 = 1_000;
 
 /// What must have happened, over all seeds.
-const MUST_HAPPEN: [&str; 25] = [
+const MUST_HAPPEN: [&str; 28] = [
     "ranks killed",
     "machines lost",
     "coordinators killed",
@@ -71,6 +72,9 @@ const MUST_HAPPEN: [&str; 25] = [
     "resumes applied",
     "stops applied",
     "runs resumed",
+    "steps told",
+    "steps skipped",
+    "ranks that went back",
 ];
 
 #[expect(

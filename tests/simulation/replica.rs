@@ -7,10 +7,14 @@ use cohort::run::event::Placement;
 use cohort::run::ledger::Ledger;
 use cohort::run::progress::{Progress, StepPlan};
 use cohort::run::schedule::Schedule;
+use cohort::run::spike::Detour;
 use cohort::store::manifest::{CheckpointManifest, Reason};
 use cohort::train::compute::Inbox;
 use cohort::train::replica::Position;
 use serde::{Deserialize, Serialize};
+
+use crate::scenario::ROW_TOKENS;
+use crate::spikes::{pass_at_once, pass_detours};
 
 /// Fits into the numbers of a step's metrics.
 pub type Weights = u32;
@@ -54,6 +58,7 @@ pub struct Offer {
     pub placement: Placement,
     pub restored: Option<Saved>,
     pub replay: Vec<CommandRecord>,
+    pub detours: Vec<Detour>,
     pub published: Option<Step>,
 }
 
@@ -71,7 +76,12 @@ pub fn stepped(weights: Weights, plan: &StepPlan) -> Weights {
 }
 
 impl Replica {
-    pub fn of(lineage: Generation, saved: Option<Saved>, schedule: &Schedule) -> Self {
+    /// The state that a checkpoint or the beginning gives, past the rows that no step is to take.
+    pub fn of(
+        lineage: Generation,
+        (saved, detours): (Option<Saved>, &[Detour]),
+        schedule: &Schedule,
+    ) -> Self {
         let fresh = saved.is_none();
         let saved = saved.unwrap_or_else(|| Saved {
             progress: Progress::new(schedule),
@@ -81,7 +91,8 @@ impl Replica {
         });
         let mut progress = saved.progress;
         progress.fit(schedule);
-        Self {
+        progress.avoid(detours);
+        let mut replica = Self {
             position: Position {
                 lineage,
                 generation: lineage,
@@ -97,7 +108,26 @@ impl Replica {
             },
             weights: saved.weights,
             applied: saved.applied,
-        }
+        };
+        pass_at_once(&mut replica.position, schedule);
+        replica
+    }
+
+    /// Enters a step that was taken or skipped, and the rows that are passed over next. True when a
+    /// phase ended.
+    pub fn enter(&mut self, plan: &StepPlan, is_taken: bool, schedule: &Schedule) -> bool {
+        let tokens = u64::from(plan.rows) * ROW_TOKENS;
+        let progress = &mut self.position.progress;
+        let ended = if is_taken {
+            self.weights = stepped(self.weights, plan);
+            self.position.rows += u64::from(plan.rows);
+            progress.watch.skipped_in_row = 0;
+            progress.advance(plan, tokens, schedule)
+        } else {
+            progress.watch.skipped_in_row += 1;
+            progress.skip(plan, tokens, schedule)
+        };
+        pass_detours(&mut self.position, schedule) || ended
     }
 
     pub fn saved(&self) -> Saved {
@@ -141,6 +171,7 @@ impl Replica {
             progress.next_row.0,
             progress.last_command.0,
             u64::from(progress.finished),
+            u64::from(progress.watch.skipped_in_row),
             *rows,
             u64::from(*fresh),
             boundary,
@@ -150,6 +181,8 @@ impl Replica {
             u64::from(self.weights),
         ];
         let all = numbers.into_iter().fold(1, mix);
+        let rows = progress.detours.iter().map(|detour| &detour.rows);
+        let all = rows.fold(all, |sum, rows| mix(sum, mix(rows.start, rows.end)));
         self.applied
             .iter()
             .fold(all, |sum, (id, step)| mix(sum, mix(id.0, step.0)))

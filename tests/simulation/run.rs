@@ -12,7 +12,7 @@ use cohort::run::standing::Activity;
 use crate::compute::{compute, fetch};
 use crate::coordinator::coordinate;
 use crate::handle::Handle;
-use crate::publisher::{find_resume, publish};
+use crate::publisher::publish;
 use crate::tally::Tally;
 use crate::upload::upload;
 use crate::world::{Happening, Pid, RankProcess, Task, World};
@@ -119,7 +119,6 @@ impl Simulation {
         let future: Pin<Box<dyn Future<Output = ()>>> = match task {
             Task::Coordinate => Box::pin(coordinate(handle)),
             Task::Publish => Box::pin(publish(handle)),
-            Task::FindResume => Box::pin(find_resume(handle)),
             Task::Compute => Box::pin(compute(handle)),
             Task::Upload => Box::pin(upload(handle)),
             Task::Fetch(assignment) => Box::pin(fetch(handle, *assignment)),

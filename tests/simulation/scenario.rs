@@ -8,6 +8,7 @@ use cohort::run::command::CommandKind;
 use cohort::run::schedule::{PhaseSettings, Schedule, Shape};
 
 use crate::dice::Dice;
+use crate::spikes::Spikes;
 
 /// Milliseconds of the simulated world.
 pub type Time = u64;
@@ -83,6 +84,8 @@ pub struct Scenario {
     pub commands: Vec<(Time, CommandKind)>,
     /// Whether a run that was stopped is taken up again.
     pub resumes: bool,
+    /// Steps whose loss spikes, where there are some.
+    pub spikes: Option<Spikes>,
 }
 
 impl Scenario {
@@ -129,6 +132,7 @@ impl Scenario {
             faults_until: dice.between(15_000, 60_000),
             commands: commands(&mut dice),
             resumes: dice.per_mille(500),
+            spikes: dice.per_mille(350).then(|| Spikes::draw(&mut dice)),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cohort::ids::{Rank, Step};
 use cohort::run::command::{Command, CommandRecord, CommandStage, Directive};
 use cohort::run::progress::StepPlan;
+use cohort::run::spike::Handling;
 use cohort::run::standing::{Activity, Seat};
 use cohort::store::manifest::Reason;
 use cohort::telemetry::StepMetrics;
@@ -13,7 +14,7 @@ use cohort::train::replica::Boundary;
 
 use crate::compute::{Broke, Tools};
 use crate::groups::{Failure, Post};
-use crate::replica::{Replica, Weights, stepped};
+use crate::replica::{Replica, Weights};
 use crate::scenario::{ROW_TOKENS, Time};
 use crate::share::{Collective, compare};
 use crate::world::Happening;
@@ -67,11 +68,11 @@ impl Trainer<'_> {
             if stopped {
                 return Ok(Turn::Ended { stopped: true });
             }
-            let regroups = if let Some(phase) = paused {
-                self.stay_paused(phase).await?
+            let turn = if let Some(phase) = paused {
+                regrouped(self.stay_paused(phase).await?)
             } else if is_first {
                 is_first = false;
-                self.agree_between_steps(phase).await?
+                regrouped(self.agree_between_steps(phase).await?)
             } else {
                 let schedule = &self.tools.schedule;
                 let plan = self.held(|replica| replica.position.progress.next_step(schedule));
@@ -80,8 +81,8 @@ impl Trainer<'_> {
                 };
                 self.step(&plan).await?
             };
-            if regroups {
-                return Ok(Turn::Regrouped);
+            if let Some(turn) = turn {
+                return Ok(turn);
             }
         }
     }
@@ -133,7 +134,7 @@ impl Trainer<'_> {
 
     fn settle_old_commands(&self) {
         for CommandRecord { command, stage } in self.tools.commands.replay.clone() {
-            let outcome = self.held(|replica| replica.position.progress.outcome(command));
+            let outcome = self.held(|replica| replica.position.outcome(command));
             if let (CommandStage::Accepted, Some(outcome)) = (stage, outcome) {
                 self.report(command, outcome);
             }
@@ -177,41 +178,56 @@ impl Trainer<'_> {
         }
     }
 
-    async fn step(&mut self, plan: &StepPlan) -> Result<bool, Broke> {
+    async fn step(&mut self, plan: &StepPlan) -> Result<Option<Turn>, Broke> {
         let span = self.tools.handle.world().scenario.step_ms;
         self.tools.receive_all();
         self.compute(span / Time::from(self.seat.world) + 1).await;
         let directive = self.agree(plan.step).await?;
-        // The gradient.
-        self.collective.meet(Post::Nothing).await?;
-        let tokens = u64::from(plan.rows) * ROW_TOKENS;
-        let mut ended = false;
+        let spike = self.judge(plan);
+        if let Some(spike) = spike.as_ref().filter(|spike| spike.detour().is_some()) {
+            return self.go_back(spike.clone()).await.map(Some);
+        }
+        let is_taken = spike
+            .as_ref()
+            .is_none_or(|spike| spike.handling == Handling::Warned);
+        if is_taken {
+            // The gradient.
+            self.collective.meet(Post::Nothing).await?;
+        }
         let mut metrics = None;
         self.change(|replica| {
             let before = replica.weights;
-            replica.weights = stepped(before, plan);
-            replica.position.rows += u64::from(plan.rows);
-            ended = replica
-                .position
-                .progress
-                .advance(plan, tokens, &self.tools.schedule);
+            let ended = replica.enter(plan, is_taken, &self.tools.schedule);
             replica.position.boundary = Some(Boundary {
                 phase: plan.phase,
                 after_step: true,
                 phase_ended: ended,
                 command: command_of(directive),
             });
-            metrics = Some(self.metrics(plan, replica, before));
+            metrics = Some(StepMetrics {
+                spike: spike.as_ref().map(|spike| spike.kind),
+                skipped: !is_taken,
+                ..self.metrics(plan, replica, before)
+            });
         });
         if let Some(metrics) = metrics {
             self.tools.handle.tell(Outbox::Step(Box::new(metrics)));
+        }
+        if let Some(spike) = spike {
+            let what = if is_taken {
+                "steps told"
+            } else {
+                "steps skipped"
+            };
+            self.tools.handle.world().tally.count(what);
+            self.tools.handle.tell(Outbox::Spike(Box::new(spike)));
         }
         self.pass_boundary().await?;
         let comparison = self.tools.handle.world().scenario.comparison_steps;
         if plan.step.0.is_multiple_of(comparison) {
             compare(self.tools, self.collective).await?;
         }
-        Ok(directive == Some(Directive::Regroup))
+        Ok(regrouped(directive == Some(Directive::Regroup)))
     }
 
     fn metrics(&self, plan: &StepPlan, replica: &Replica, before: Weights) -> StepMetrics {
@@ -249,6 +265,10 @@ impl Trainer<'_> {
             collective_fraction: 0.0,
         }
     }
+}
+
+fn regrouped(regroups: bool) -> Option<Turn> {
+    regroups.then_some(Turn::Regrouped)
 }
 
 fn command_of(directive: Option<Directive>) -> Option<Command> {

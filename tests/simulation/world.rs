@@ -14,6 +14,7 @@ use crate::dice::Dice;
 use crate::groups::{Group, GroupKey};
 use crate::mail::{Link, LinkId, Mail, ToCoordinator};
 use crate::objects::Bucket;
+use crate::publisher::Job;
 use crate::replica::{Letter, Replica, Snapshot};
 use crate::scenario::{Fault, Scenario, Time};
 use crate::tally::Tally;
@@ -60,7 +61,6 @@ pub enum End {
 pub enum Task {
     Coordinate,
     Publish,
-    FindResume,
     Compute,
     Upload,
     /// Reads what a seat needs.
@@ -116,7 +116,7 @@ pub struct CoordinatorProcess {
     pub state: Option<RunState>,
     pub epoch: u64,
     pub orders: BTreeMap<MemberId, LinkId>,
-    pub publish: VecDeque<cohort::store::manifest::CheckpointManifest>,
+    pub publish: VecDeque<Job>,
     pub publishing: bool,
     pub closing: bool,
     /// It was the newest when it last asked, and has not written down since.

@@ -2,10 +2,10 @@
 
 use crate::ids::{CommandId, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
-use crate::run::event::{Effect, Entry};
+use crate::run::event::{Effect, Entry, MemberId};
 use crate::run::progress::decay_from;
 use crate::run::schedule::PhaseKind;
-use crate::run::state::{RunState, Stage};
+use crate::run::state::{Place, RunState, Stage};
 
 impl RunState {
     /// Takes an operator's command, or refuses it with the reason.
@@ -22,8 +22,9 @@ impl RunState {
             effects.push(Effect::Journal {
                 entry: Entry::Command(record.clone()),
             });
-            // A later lead gets it with its seat.
-            if let Some(member) = self.lead() {
+            // A later lead gets it with its seat, and one that still takes it once it has it.
+            let sits = |id: &MemberId| self.members[id].place != Place::Connecting;
+            if let Some(member) = self.lead().filter(sits) {
                 effects.push(Effect::Command { member, command });
             }
         }

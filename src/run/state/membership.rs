@@ -181,6 +181,10 @@ impl RunState {
         };
         member.place = Place::Working;
         member.standing = Some(standing);
+        if member.rank == Some(Rank(0)) {
+            // What was asked for since the seat was given.
+            self.tell_lead(id, effects);
+        }
         if self
             .seated()
             .any(|(_, member)| member.place == Place::Connecting)

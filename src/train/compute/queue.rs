@@ -30,6 +30,8 @@ impl CommandQueue {
                 let is_due = is_decay && progress.phase_start < boundary;
                 is_due || record.command.id > last_applied
             }
+            // One that took effect before the checkpoint has to do so again: the ranks still step.
+            CommandStage::Accepted if record.command.kind == CommandKind::Stop => true,
             _ => record.command.id > last_applied,
         });
         let due = self.replay.iter().position(|record| match record.stage {
@@ -69,6 +71,24 @@ mod tests {
             detours: Vec::new(),
             watch: LossWatch::default(),
         }
+    }
+
+    #[test]
+    fn a_stop_of_an_earlier_life_stops_this_one_too() {
+        let command = Command {
+            id: CommandId(2),
+            kind: CommandKind::Stop,
+        };
+        let record = CommandRecord {
+            command,
+            stage: CommandStage::Accepted,
+        };
+        let mut commands = CommandQueue {
+            replay: vec![record],
+            ..CommandQueue::default()
+        };
+        assert_eq!(commands.next(Step(7), &progress(7, 0, 2)), Some(command));
+        assert_eq!(commands.next(Step(7), &progress(7, 0, 2)), None);
     }
 
     /// After a checkpoint from before it, a decay takes effect where it did, also when an operator
