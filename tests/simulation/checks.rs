@@ -15,8 +15,8 @@ use cohort::ids::{CommandId, Epoch, Generation, Step};
 use cohort::run::command::{CommandKind, CommandRecord, CommandStage};
 use cohort::run::event::Entry;
 use cohort::run::spike::{self, Handling, Spike};
-use cohort::store::layout;
 use cohort::store::manifest::{CheckpointManifest, digest};
+use cohort::store::{epoch, layout};
 use futures::executor::block_on;
 
 use crate::archive::{Line, read_lines};
@@ -49,6 +49,8 @@ pub struct Checks {
     went_back: Option<Step>,
     /// Whether a coordinator that was taken over wrote the metrics last.
     overwritten: bool,
+    /// Who gave the seats of a generation.
+    givers: BTreeMap<Generation, Epoch>,
     /// Who wrote files of a step's checkpoint.
     writers: BTreeMap<Step, BTreeSet<Pid>>,
 }
@@ -285,6 +287,27 @@ impl World {
             } else if !whole {
                 self.violated(format!("(3) checkpoint {step} exists and is not whole"));
             }
+        }
+    }
+
+    /// A seat is given.
+    pub fn given(&mut self, generation: Generation, epoch: Epoch) {
+        let giver = *self.checks.givers.entry(generation).or_insert(epoch);
+        if giver != epoch {
+            self.violated(format!(
+                "(2) generation {generation} of epoch {giver} is given again by {epoch}"
+            ));
+        }
+    }
+
+    /// A coordinator ends because another one has taken the run over.
+    pub fn fenced_off(&mut self, pid: Pid) {
+        let epoch = self.coordinator(pid).map_or(0, |each| each.epoch);
+        let newest = block_on(epoch::newest(&self.bucket.bare())).ok().flatten();
+        if epoch > 0 && newest == Some(Epoch(epoch)) {
+            self.violated(format!(
+                "(5) epoch {epoch} is fenced off, and nobody came after"
+            ));
         }
     }
 

@@ -32,6 +32,7 @@ pub async fn coordinate(handle: Handle) {
     if let Err(error) = &outcome {
         if error.is::<Fenced>() {
             world.tally.count("coordinators fenced off");
+            world.fenced_off(handle.pid);
         }
         world.note(|world| format!("{} ends: {error:#}", world.name(handle.pid)));
     }

@@ -123,6 +123,8 @@ impl Core {
     }
 
     async fn assign(&mut self, member: MemberId, placement: Placement) -> Result<()> {
+        let generation = placement.seat.generation;
+        self.handle.world().given(generation, self.claim.epoch);
         let from_store = placement.origin == Origin::Store;
         let leads = placement.seat.rank == Rank(0);
         if from_store && leads {

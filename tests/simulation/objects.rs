@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use async_trait::async_trait;
-use cohort::store::Store;
 use cohort::store::settings::StoreSettings;
+use cohort::store::{Store, layout};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -31,6 +31,8 @@ pub struct Gate {
     dice: Dice,
     /// No call is answered before.
     pub stalled_until: Time,
+    /// Of a thousand entries of the journal so many are left half written.
+    pub torn: u64,
     /// Who is to be woken when.
     pub wakes: Vec<(Time, Pid)>,
     /// What was written or deleted, and by whom.
@@ -63,6 +65,7 @@ impl Bucket {
                 calls: Vec::new(),
                 dice,
                 stalled_until: 0,
+                torn: 0,
                 wakes: Vec::new(),
                 writes: Vec::new(),
             })),
@@ -123,10 +126,32 @@ impl Objects {
         .await;
     }
 
+    /// Whether an entry of the journal is left half written.
+    fn tears(&self, location: &Path) -> bool {
+        let is_entry = layout::parse_journal_entry(location.as_ref()).is_some();
+        let mut gate = self.bucket.gate();
+        let share = gate.torn;
+        is_entry && share > 0 && gate.dice.per_mille(share)
+    }
+
+    /// Whoever writes again waits for that by a clock that nobody here sees.
+    fn wake_later(&self) {
+        let mut gate = self.bucket.gate();
+        for half_seconds in 1..=20 {
+            let at = gate.now + 500 * half_seconds;
+            gate.wakes.push((at, self.pid));
+        }
+    }
+
     fn wrote(&self, location: &Path) {
         let write = (self.pid, location.to_string());
         self.bucket.gate().writes.push(write);
     }
+}
+
+fn payload_half(payload: &PutPayload) -> PutPayload {
+    let bytes: Vec<u8> = payload.iter().flat_map(|chunk| chunk.to_vec()).collect();
+    PutPayload::from(bytes[..bytes.len() / 2].to_vec())
 }
 
 #[async_trait]
@@ -139,6 +164,19 @@ impl ObjectStore for Objects {
     ) -> Result<PutResult> {
         self.travel().await;
         let creates = options.mode == PutMode::Create;
+        if creates && self.tears(location) {
+            let half = payload_half(&payload);
+            let begun = self.bucket.inner.put_opts(location, half, options).await;
+            if begun.is_ok() {
+                self.travel().await;
+                self.wake_later();
+                return Err(Error::Generic {
+                    store: "simulated",
+                    source: "the connection broke".into(),
+                });
+            }
+            return begun;
+        }
         let done = self.bucket.inner.put_opts(location, payload, options).await;
         if done.is_ok() {
             self.wrote(location);

@@ -6,8 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use cohort::run::standing::Activity;
+use tokio::runtime::Runtime;
 
 use crate::compute::{compute, fetch};
 use crate::coordinator::coordinate;
@@ -44,7 +46,7 @@ struct Simulation {
 
 /// Simulates one seed.
 pub fn simulate(seed: u64, traced: bool) -> Outcome {
-    // The store's deadlines ask for a clock; it stands still, for no call fails by them.
+    // Whoever writes again waits by this clock, which is moved with the world's.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -56,7 +58,7 @@ pub fn simulate(seed: u64, traced: bool) -> Outcome {
         world: Rc::clone(&world),
         tasks: BTreeMap::new(),
     };
-    simulation.run();
+    simulation.run(&runtime);
     drop(simulation);
     let mut world = world.borrow_mut();
     if world.checks.violation.is_none() {
@@ -70,15 +72,21 @@ pub fn simulate(seed: u64, traced: bool) -> Outcome {
 }
 
 impl Simulation {
-    fn run(&mut self) {
+    fn run(&mut self, runtime: &Runtime) {
         loop {
-            {
+            let passed = {
                 let mut world = self.world.borrow_mut();
                 if world.over.is_some() || world.checks.violation.is_some() {
                     return;
                 }
+                let before = world.now;
                 let Some(what) = world.next() else { return };
+                let passed = world.now - before;
                 happen(&mut world, what);
+                passed
+            };
+            if passed > 0 {
+                runtime.block_on(tokio::time::advance(Duration::from_millis(passed)));
             }
             self.settle();
         }

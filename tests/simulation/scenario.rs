@@ -86,6 +86,8 @@ pub struct Scenario {
     pub resumes: bool,
     /// Steps whose loss spikes, where there are some.
     pub spikes: Option<Spikes>,
+    /// Of a thousand entries of the journal so many are left half written.
+    pub torn: u64,
 }
 
 impl Scenario {
@@ -133,6 +135,7 @@ impl Scenario {
             commands: commands(&mut dice),
             resumes: dice.per_mille(500),
             spikes: dice.per_mille(350).then(|| Spikes::draw(&mut dice)),
+            torn: interval(&mut dice, 200, 5, 60).unwrap_or(0),
         }
     }
 }

@@ -1,22 +1,14 @@
 //! The uploader of a rank, as `worker::upload` has it.
 
-use std::pin::pin;
-
 use cohort::ids::Step;
 use cohort::store::checkpoint::Checkpoints;
 use cohort::store::error::CheckpointError;
+use cohort::store::layout;
 use cohort::store::manifest::{CheckpointManifest, FileEntry, digest};
-use cohort::store::{Store, layout};
 use cohort::train::compute::Outbox;
-
-use futures::future::{Either, select};
 
 use crate::handle::Handle;
 use crate::replica::Snapshot;
-use crate::scenario::Time;
-
-/// No write takes so long.
-const DOUBT: Time = 60_000;
 
 /// Stores one snapshot after the other.
 pub async fn upload(handle: Handle) {
@@ -71,30 +63,12 @@ async fn attempt(
         Some(_) => {}
         None => {
             let key = layout::checkpoint_file(step, &entry.name);
-            write(handle, &store, &key, bytes).await?;
+            store.put_proven(&key, bytes).await?;
         }
     }
     handle.sleep(span / 2 + 1).await;
     manifest.files = vec![entry];
     Ok(Some(manifest))
-}
-
-/// Writes until it is there as it should be. Where others removed it meanwhile the program waits by
-/// a clock that stands still here, and writes again.
-async fn write(
-    handle: &Handle,
-    store: &Store,
-    key: &str,
-    bytes: Vec<u8>,
-) -> Result<(), CheckpointError> {
-    loop {
-        let written = pin!(store.put_proven(key, bytes.clone()));
-        let late = pin!(handle.sleep(DOUBT));
-        match select(written, late).await {
-            Either::Left((done, _)) => return Ok(done?),
-            Either::Right(_) => {}
-        }
-    }
 }
 
 async fn published(

@@ -191,6 +191,7 @@ impl World {
             resumed: false,
             scenario,
         };
+        world.bucket.gate().torn = world.scenario.torn;
         world.plan();
         world
     }
