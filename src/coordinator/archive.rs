@@ -109,6 +109,8 @@ impl Archive {
         self.cut_metrics(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
+        // Also where nothing can be written now: ranks keep what is taken again.
+        self.stored_step = self.stored_step.min(step);
         self.early.clear();
         self.flush().await
     }

@@ -114,6 +114,7 @@ impl Archive {
     pub async fn cut(&mut self, step: Step) -> Result<()> {
         self.keep_through(step);
         self.last_step = self.last_step.min(step);
+        self.stored_step = self.stored_step.min(step);
         self.early.clear();
         self.insist_on_flush().await
     }
