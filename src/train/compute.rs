@@ -282,8 +282,8 @@ impl Trainer<'_> {
         self.seat.rank == Rank(0)
     }
 
-    /// Reports what became of commands that the state holds, and of which the journal says only that
-    /// they were accepted: the coordinator died in between.
+    /// Reports what became of commands that the state holds, and of which the journal says only
+    /// that they were accepted: the coordinator died in between.
     fn settle_old_commands(&self) -> Result<()> {
         for CommandRecord { command, stage } in &self.tools.commands.replay {
             if *stage == CommandStage::Accepted
