@@ -258,7 +258,7 @@ pub(super) async fn coordinate(run: &Path, how: Coordination) -> Result<()> {
         }
     } else {
         say(&url)?;
-        coordinator.run().await
+        Box::pin(coordinator.run()).await
     };
     signals.abort();
     watching.await.context("the display broke")?;

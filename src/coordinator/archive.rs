@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::coordinator::claim::Claim;
+use crate::coordinator::claim::{Address, Claim, announce};
 use crate::coordinator::journal::{Fenced, Writer};
 use crate::coordinator::lines::Lines;
 use crate::coordinator::message::Message;
@@ -16,6 +16,7 @@ use crate::coordinator::publisher::{self, Task};
 use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
+use crate::run::spike::Spike;
 use crate::run::state::Millis;
 use crate::store::error::StoreError;
 use crate::store::manifest::CheckpointManifest;
@@ -32,6 +33,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct Archive {
     store: Store,
     epoch: Epoch,
+    address: Address,
     metrics: Lines,
     evaluations: Lines,
     recoveries: Lines,
@@ -80,6 +82,7 @@ impl Archive {
             journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
             epoch: claim.epoch,
+            address: claim.address.clone(),
             metrics,
             evaluations,
             recoveries,
@@ -106,6 +109,8 @@ impl Archive {
         self.cut_metrics(step);
         self.evaluations.cut(step);
         self.last_step = self.last_step.min(step);
+        // Also where nothing can be written now: ranks keep what is taken again.
+        self.stored_step = self.stored_step.min(step);
         self.early.clear();
         self.flush().await
     }
@@ -138,6 +143,10 @@ impl Archive {
     /// all after it; one that is told twice is known. True when it is new.
     pub(super) async fn step(&mut self, metrics: &StepMetrics) -> Result<bool> {
         let step = metrics.step;
+        if metrics.generation < self.last_generation {
+            // Of ranks that were out of reach while others went on from an older state.
+            return Ok(false);
+        }
         if step <= self.last_step {
             if metrics.generation <= self.last_generation {
                 return Ok(false);
@@ -198,6 +207,12 @@ impl Archive {
         Ok(())
     }
 
+    /// Looks for the newest checkpoint; the answer comes as [`Message::Restorable`].
+    pub(super) async fn find_resume(&self, spikes: Vec<Spike>) -> Result<()> {
+        let sent = self.publish.send(Task::FindResume { spikes }).await;
+        sent.ok().context("the publisher has ended")
+    }
+
     /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].
     pub(super) async fn go_back(&self, before: Step, checkpoints: u32) -> Result<()> {
         let task = Task::GoBack {
@@ -212,6 +227,9 @@ impl Archive {
         if now.0.saturating_sub(self.flushed_at.0) >= FLUSH_INTERVAL.as_millis() as u64 {
             self.flushed_at = now;
             self.flush().await?;
+            if let Err(error) = announce(&self.store, &self.address).await {
+                warn!(%error, "the run's folder may not say where the coordinator is");
+            }
         }
         Ok(())
     }
@@ -245,6 +263,10 @@ impl Archive {
         self.recoveries.flush(&self.store).await?;
         let goodput = serde_json::to_vec(&self.goodput).expect("it is made of numbers");
         self.store.put(layout::GOODPUT_FILE, goodput).await?;
+        if !epoch::is_newest(&self.store, self.epoch).await? {
+            // A successor may have read the file just before: for it nothing of this is stored.
+            return Ok(());
+        }
         self.stored_step = self.last_step;
         let stored = self.stored_step;
         for manifest in self

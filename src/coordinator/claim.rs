@@ -60,6 +60,8 @@ pub struct Claim {
     pub store: Store,
     pub epoch: Epoch,
     pub url: String,
+    /// What the run's folder is to say of this process.
+    pub address: Address,
     /// The checkpoint that this run grew from.
     pub parent: Option<CheckpointAddress>,
     /// How long the run outlasts a store that fails.
@@ -93,17 +95,13 @@ impl Claim {
             process: claimant.process_id,
             since: claimant.started_at,
         };
-        store
-            .put(
-                layout::COORDINATOR_FILE,
-                serde_json::to_vec_pretty(&address)?,
-            )
-            .await?;
+        announce(&store, &address).await?;
         let parent = branch_of(config, &store, branch).await?;
         Ok(Self {
             store,
             epoch,
             url: url.to_owned(),
+            address,
             parent,
             patience: config.timeouts.store,
         })
@@ -192,6 +190,17 @@ pub async fn address(store: &Store) -> Result<Option<Address>> {
         })?)),
         Err(StoreError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the run's folder say where the coordinator is. One that was taken over while it claimed
+/// the run may still say that it is the one, so this is to be done again now and then.
+pub async fn announce(store: &Store, address: &Address) -> Result<(), StoreError> {
+    let json = serde_json::to_vec_pretty(address).expect("an address is strings and numbers");
+    match store.get(layout::COORDINATOR_FILE).await {
+        Ok(found) if found == json => Ok(()),
+        Ok(_) | Err(StoreError::NotFound { .. }) => store.put(layout::COORDINATOR_FILE, json).await,
+        Err(error) => Err(error),
     }
 }
 

@@ -21,9 +21,7 @@ use crate::run::goodput::Recovery;
 use crate::run::schedule::Schedule;
 use crate::run::spike;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
-use crate::store::error::StoreError;
 use crate::store::layout;
-use crate::store::persistence::Persistence;
 use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
@@ -36,7 +34,6 @@ pub(super) struct Core {
     checkpoints_url: String,
     state: RunState,
     archive: Archive,
-    messages: mpsc::Sender<Message>,
     orders: BTreeMap<MemberId, (ConnectionId, mpsc::Sender<Order>)>,
     last_step: Option<StepMetrics>,
     last_recovery: Option<Recovery>,
@@ -51,7 +48,6 @@ impl Core {
         claim: &Claim,
         archive: Archive,
         (schedule, past): (Schedule, Past),
-        messages: mpsc::Sender<Message>,
     ) -> Result<(Self, watch::Receiver<StatusView>)> {
         let rules = Rules {
             ranks: config.ranks,
@@ -72,7 +68,6 @@ impl Core {
             checkpoints_url: claim.store.url(layout::CHECKPOINTS_FOLDER),
             state,
             archive,
-            messages,
             orders: BTreeMap::new(),
             last_step: None,
             last_recovery: None,
@@ -114,19 +109,19 @@ impl Core {
                 Event::Joined(introduction)
             }
             Message::Left { member, connection } => {
-                match self.orders.get(&member) {
-                    Some((current, _)) if *current == connection => {}
+                if !self.is_connection(member, connection) {
                     // It has come back since.
-                    _ => return Ok(None),
+                    return Ok(None);
                 }
                 self.orders.remove(&member);
                 Event::Left { member }
             }
             Message::Reported {
                 member,
+                connection,
                 report,
                 reply,
-            } => match self.reported(member, report, reply).await? {
+            } => match self.reported((member, connection), report, reply).await? {
                 Some(event) => event,
                 None => return Ok(None),
             },
@@ -177,20 +172,27 @@ impl Core {
         }
     }
 
+    /// Whether this is the connection that a member has now.
+    fn is_connection(&self, member: MemberId, connection: ConnectionId) -> bool {
+        let current = self.orders.get(&member);
+        current.is_some_and(|(current, _)| *current == connection)
+    }
+
     fn go_on_from(&mut self, resume: Resume) -> Option<Step> {
         let step = resume.step();
         self.resume = resume;
         step
     }
 
-    /// Answers a report, and says what of it is for the state machine.
+    /// Answers a report, and says what of it is for the state machine. There is none where it came
+    /// on a connection that the member has no more: what it tells on a new one begins before that.
     async fn reported(
         &mut self,
-        member: MemberId,
+        (member, connection): (MemberId, ConnectionId),
         report: Report,
         reply: oneshot::Sender<Receipt>,
     ) -> Result<Option<Event>> {
-        let is_member = self.orders.contains_key(&member);
+        let is_member = self.is_connection(member, connection);
         let event = if is_member {
             self.receive(member, report).await?
         } else {
@@ -230,20 +232,7 @@ impl Core {
                 standing,
             },
             Report::Beat(beat) => Event::Beat { member, beat },
-            Report::Step(metrics) => {
-                if !self.is_current(metrics.generation) || !self.archive.step(&metrics).await? {
-                    return Ok(None);
-                }
-                let position = Position {
-                    step: metrics.step,
-                    tokens: metrics.tokens,
-                    phase: metrics.next_phase.clone(),
-                    phase_kind: metrics.next_phase_kind,
-                };
-                let seconds = metrics.seconds;
-                self.last_step = Some(*metrics);
-                Event::StepTaken { position, seconds }
-            }
+            Report::Step(metrics) => return self.step(*metrics).await,
             Report::Evaluation(evaluation) => {
                 info!(step = %evaluation.step, moment = ?evaluation.moment, "evaluated");
                 self.archive.evaluation(&evaluation).await?;
@@ -262,7 +251,21 @@ impl Core {
             Report::NotStored { step, error } => Event::StoreFails {
                 error: format!("checkpoint {step} cannot be stored: {error}"),
             },
-            Report::Outcome { id, stage } => Event::CommandOutcome { id, stage },
+            Report::Outcome {
+                generation,
+                id,
+                stage,
+            } => {
+                if !self.is_current(generation) {
+                    // What an earlier state was told may have to be done again.
+                    return Ok(None);
+                }
+                Event::CommandOutcome {
+                    generation,
+                    id,
+                    stage,
+                }
+            }
             Report::Failed { error } => Event::RankFailed { member, error },
             Report::Finished {
                 generation,
@@ -274,6 +277,21 @@ impl Core {
             },
             Report::Leaving { reason } => Event::Leaving { member, reason },
         }))
+    }
+
+    async fn step(&mut self, metrics: StepMetrics) -> Result<Option<Event>> {
+        if !self.is_current(metrics.generation) || !self.archive.step(&metrics).await? {
+            return Ok(None);
+        }
+        let position = Position {
+            step: metrics.step,
+            tokens: metrics.tokens,
+            phase: metrics.next_phase.clone(),
+            phase_kind: metrics.next_phase_kind,
+        };
+        let seconds = metrics.seconds;
+        self.last_step = Some(metrics);
+        Ok(Some(Event::StepTaken { position, seconds }))
     }
 
     /// Whether a generation belongs to the state that training goes on from.
@@ -327,7 +345,7 @@ impl Core {
                     self.archive.recovery(&recovery)?;
                     self.last_recovery = Some(recovery);
                 }
-                Effect::Restore => self.find_resume(),
+                Effect::Restore => self.archive.find_resume(self.state.spikes.clone()).await?,
                 Effect::GoBack { before } => {
                     let checkpoints = self.config.loss_spikes.go_back.checkpoints;
                     self.archive.go_back(before, checkpoints).await?;
@@ -360,6 +378,7 @@ impl Core {
             epoch: self.claim.epoch,
             run_json: self.run_json.clone(),
             stored_step: self.archive.stored_step(),
+            connection,
         };
         self.orders.insert(member, (connection, orders));
         self.order(member, welcome);
@@ -393,33 +412,6 @@ impl Core {
         };
         self.order(member, Order::Assign(assignment));
         Ok(())
-    }
-
-    /// Looks for the newest checkpoint beside everything else: it reads all of it.
-    fn find_resume(&self) {
-        let (claim, messages) = (self.claim.clone(), self.messages.clone());
-        let spikes = self.state.spikes.clone();
-        tokio::spawn(async move {
-            let mut persistence = Persistence::new(claim.patience);
-            let message = loop {
-                let cleared = rewind::clear(&claim.store, &spikes).await;
-                let found = match cleared {
-                    Ok(()) => claim.resume().await,
-                    Err(error) => Err(error),
-                };
-                let error = match found {
-                    Ok(resume) => break Message::Restorable(resume),
-                    Err(error) => error,
-                };
-                let may_pass = StoreError::may_pass(&error);
-                let error = crate::diagnosis::describe(&error);
-                if !may_pass || !persistence.goes_on(&error).await {
-                    break Message::Broken { error };
-                }
-            };
-            // The core may have ended.
-            let _ = messages.send(message).await;
-        });
     }
 
     fn order_all(&mut self, order: &Order) {

@@ -4,6 +4,10 @@
 //! coordinator that takes over seals the epochs before its own with a last entry, so that one that
 //! still lives there finds its next number taken and learns that it is fenced off: what it has not
 //! written down by then nobody acts on.
+//!
+//! An attempt that failed may have left the beginning of an entry. Nobody has acted on that: it is
+//! written again under the next number, and passed over by whoever reads. It is not written over,
+//! since a later coordinator may have read it by then.
 
 use std::time::Duration;
 
@@ -11,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use thiserror::Error;
+use tracing::warn;
 
 use crate::ids::{CommandId, Epoch, Generation, Step};
 use crate::run::command::{CommandKind, CommandRecord, CommandStage};
@@ -83,10 +88,10 @@ impl Writer {
     /// Those of the store, and [`Fenced`].
     pub async fn write(&mut self, entry: &Entry) -> Result<()> {
         self.entries += 1;
-        let key = layout::journal_entry(self.epoch, self.entries);
         let json = serde_json::to_vec(entry)?;
         let mut persistence = Persistence::new(self.patience);
         loop {
+            let key = layout::journal_entry(self.epoch, self.entries);
             let error = match self.store.put_new(&key, json.clone()).await {
                 Ok(()) => return Ok(()),
                 // A seal is only set by a later epoch.
@@ -94,10 +99,10 @@ impl Writer {
                     match epoch::is_newest(&self.store, self.epoch).await {
                         Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
                         // An own one, torn by an attempt that failed.
-                        Ok(true) => match self.store.put_proven(&key, json.clone()).await {
-                            Ok(()) => return Ok(()),
-                            Err(error) => error,
-                        },
+                        Ok(true) => {
+                            self.entries += 1;
+                            continue;
+                        }
                         Err(error) => error,
                     }
                 }
@@ -119,7 +124,7 @@ pub async fn seal(store: &Store, epoch: Epoch) -> Result<()> {
         let mut number = newest.map(|((_, number), _)| *number).max().unwrap_or(0);
         if number > 0 {
             let key = layout::journal_entry(earlier, number);
-            if matches!(read_entry(store, &key).await?, Entry::Sealed { .. }) {
+            if is_seal(store, &key).await? {
                 return Ok(());
             }
         }
@@ -131,7 +136,7 @@ pub async fn seal(store: &Store, epoch: Epoch) -> Result<()> {
                 Ok(()) => break,
                 // One entry more was written in that moment, or this is the seal of a rival.
                 Err(StoreError::AlreadyExists { .. }) => {
-                    if matches!(read_entry(store, &key).await?, Entry::Sealed { .. }) {
+                    if is_seal(store, &key).await? {
                         break;
                     }
                 }
@@ -152,7 +157,13 @@ async fn keys(store: &Store) -> Result<Vec<((Epoch, u64), String)>> {
     Ok(keys)
 }
 
-async fn read_entry(store: &Store, key: &str) -> Result<Entry> {
+async fn is_seal(store: &Store, key: &str) -> Result<bool> {
+    let entry = read_entry(store, key).await?;
+    Ok(matches!(entry, Some(Entry::Sealed { .. })))
+}
+
+/// An entry, or nothing where only its beginning stands there.
+async fn read_entry(store: &Store, key: &str) -> Result<Option<Entry>> {
     /// Journals that were begun before generations were written down hold commands alone.
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -160,24 +171,28 @@ async fn read_entry(store: &Store, key: &str) -> Result<Entry> {
         Entry(Entry),
         Command(CommandRecord),
     }
-    let damaged = || format!("{} is damaged", store.url(key));
-    let stored = serde_json::from_slice(&store.get(key).await?).with_context(damaged)?;
-    Ok(match stored {
-        Stored::Entry(entry) => entry,
-        Stored::Command(record) => Entry::Command(record),
-    })
+    let text = store.get(key).await?;
+    match serde_json::from_slice(&text) {
+        Ok(Stored::Entry(entry)) => Ok(Some(entry)),
+        Ok(Stored::Command(record)) => Ok(Some(Entry::Command(record))),
+        Err(error) if error.is_eof() => {
+            warn!(url = %store.url(key), "an entry of the journal was begun and is passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("{} is damaged", store.url(key))),
+    }
 }
 
 /// Reads the whole journal.
 pub async fn read(store: &Store) -> Result<Journal> {
     let keys = keys(store).await?;
-    let entries: Vec<Entry> = stream::iter(&keys)
+    let entries: Vec<Option<Entry>> = stream::iter(&keys)
         .map(|(_, key)| read_entry(store, key))
         .buffered(READS_MAX)
         .try_collect()
         .await?;
     let mut journal = Journal::default();
-    for entry in entries {
+    for entry in entries.into_iter().flatten() {
         match entry {
             Entry::Command(record) => {
                 let id = record.command.id;

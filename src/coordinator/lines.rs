@@ -12,6 +12,8 @@ pub(super) struct Lines {
     key: &'static str,
     text: String,
     dirty: bool,
+    /// How long the file is that was written last.
+    written_bytes: Option<u64>,
 }
 
 impl Lines {
@@ -26,6 +28,7 @@ impl Lines {
             key,
             text,
             dirty: false,
+            written_bytes: None,
         };
         // A line torn by a crash is of a step that is taken again.
         lines.remove(|line| step_of(line).is_none());
@@ -60,12 +63,16 @@ impl Lines {
         self.text = kept;
     }
 
+    /// Brings the lines into the store, also where others stand there now: a coordinator that was
+    /// taken over may have asked whether it may write, stood still, and written.
     pub(super) async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
-        if self.dirty {
+        let is_written = self.written_bytes.is_some();
+        if self.dirty || (is_written && store.size(self.key).await? != self.written_bytes) {
             store
                 .put_large(self.key, Bytes::from(self.text.clone()))
                 .await?;
             self.dirty = false;
+            self.written_bytes = Some(self.text.len() as u64);
         }
         Ok(())
     }

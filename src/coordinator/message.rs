@@ -44,6 +44,7 @@ pub(super) enum Message {
     },
     Reported {
         member: MemberId,
+        connection: ConnectionId,
         report: Report,
         reply: oneshot::Sender<Receipt>,
     },

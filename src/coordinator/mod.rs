@@ -36,7 +36,7 @@ pub mod journal;
 mod lines;
 mod message;
 mod publisher;
-mod rewind;
+pub mod rewind;
 mod service;
 
 /// Events that may wait for the core; senders wait when it is full.
@@ -91,7 +91,7 @@ impl Coordinator {
         let keep = config.checkpoints.keep.clone();
         let archive = Archive::open(&claim, keep, &yaml, events.0.clone()).await?;
         let past = (schedule, claim.past().await?);
-        let (core, status) = Core::new(config, &claim, archive, past, events.0.clone())?;
+        let (core, status) = Core::new(config, &claim, archive, past)?;
         info!(%url, epoch = %claim.epoch, run = claim.store.address(), "coordinator listens");
         Ok(Self {
             listener,

@@ -6,11 +6,13 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::coordinator::claim::Claim;
+use crate::coordinator::journal::Fenced;
 use crate::coordinator::message::Message;
 use crate::coordinator::rewind;
 use crate::ids::Step;
+use crate::run::spike::Spike;
 use crate::store::checkpoint::Checkpoints;
-use crate::store::error::CheckpointError;
+use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
 use crate::store::persistence::Persistence;
 use crate::store::retention::Retention;
@@ -18,6 +20,11 @@ use crate::store::retention::Retention;
 /// What is done to checkpoints.
 pub(super) enum Task {
     Publish(Box<CheckpointManifest>),
+    /// Find the newest one, once all before it in the queue are published: whoever goes on from an
+    /// older one takes steps again that the store holds.
+    FindResume {
+        spikes: Vec<Spike>,
+    },
     /// Find the checkpoint to go back to, once all before it in the queue are published.
     GoBack {
         before: Step,
@@ -38,6 +45,11 @@ pub(super) async fn work(
     while let Some(task) = tasks.recv().await {
         match task {
             Task::Publish(manifest) => publish(&claim, &keep, *manifest, &core).await?,
+            Task::FindResume { spikes } => {
+                let message = find_resume(&claim, &spikes).await;
+                // The core may have ended.
+                let _ = core.send(message).await;
+            }
             Task::GoBack {
                 before,
                 checkpoints,
@@ -56,6 +68,25 @@ pub(super) async fn work(
     Ok(())
 }
 
+async fn find_resume(claim: &Claim, spikes: &[Spike]) -> Message {
+    let mut persistence = Persistence::new(claim.patience);
+    loop {
+        let found = match rewind::clear(&claim.store, spikes).await {
+            Ok(()) => claim.resume().await,
+            Err(error) => Err(error),
+        };
+        let error = match found {
+            Ok(resume) => return Message::Restorable(resume),
+            Err(error) => error,
+        };
+        let may_pass = StoreError::may_pass(&error);
+        let error = crate::diagnosis::describe(&error);
+        if !may_pass || !persistence.goes_on(&error).await {
+            return Message::Broken { error };
+        }
+    }
+}
+
 async fn publish(
     claim: &Claim,
     keep: &Retention,
@@ -71,6 +102,13 @@ async fn publish(
         let error = match checkpoints.publish(&manifest).await {
             // That of an earlier lead that was lost right after is whole, and of the same rows.
             Ok(_) | Err(CheckpointError::AlreadyPublished { .. }) => break,
+            // The core finds out at its next write.
+            Err(CheckpointError::Fenced { ours, .. }) => bail!(Fenced { ours }),
+            // A lead of before was so slow that newer ones exist, and its files were removed.
+            Err(error @ CheckpointError::Incomplete { .. }) => {
+                warn!(%step, %error, "a checkpoint comes too late and is given up");
+                return Ok(());
+            }
             Err(error) => error,
         };
         let of_store = matches!(error, CheckpointError::Store(_));

@@ -19,7 +19,7 @@ use crate::store::error::CheckpointError;
 /// The `count`-th newest checkpoint before a step, of those that verify; the oldest where there are
 /// fewer; what the run began with where there is none. Never one before a checkpoint that a branch
 /// grows from: that one stays, and the run with it.
-pub(super) async fn find(claim: &Claim, before: Step, count: u32) -> Result<Resume> {
+pub async fn find(claim: &Claim, before: Step, count: u32) -> Result<Resume> {
     let checkpoints = Checkpoints::new(claim.store.clone());
     let parents = checkpoints.branch_parents().await?;
     let steps = checkpoints.steps().await?.published;
@@ -53,7 +53,7 @@ pub(super) async fn find(claim: &Claim, before: Step, count: u32) -> Result<Resu
 }
 
 /// Removes the checkpoints of histories that the run went back from.
-pub(super) async fn clear(store: &Store, spikes: &[Spike]) -> Result<()> {
+pub async fn clear(store: &Store, spikes: &[Spike]) -> Result<()> {
     if spikes.iter().all(|spike| spike.detour().is_none()) {
         return Ok(());
     }

@@ -123,6 +123,7 @@ impl coordinator_server::Coordinator for Service {
         let (reply, answer) = oneshot::channel();
         self.tell(Message::Reported {
             member: MemberId(request.member),
+            connection: request.connection,
             report,
             reply,
         })

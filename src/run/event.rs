@@ -136,6 +136,8 @@ pub enum Event {
         kind: CommandKind,
     },
     CommandOutcome {
+        /// The generation that came to it.
+        generation: Generation,
         id: CommandId,
         stage: CommandStage,
     },

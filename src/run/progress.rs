@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::mixture::repeats::EpochLimit;
 use crate::ids::{CommandId, RowIndex, Step};
+use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
 use crate::run::schedule::{PhaseKind, Schedule};
 use crate::run::spike::{Detour, LossWatch};
+
+/// So many commands at most are known as accepted alone when a coordinator dies: of each kind one.
+const SETTLED_MAX: usize = 8;
 
 /// The part of the training state that is not a tensor; `state.json` carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,9 @@ pub struct Progress {
     pub next_row: RowIndex,
     /// The newest operator's command that has taken effect; older ones are never applied again.
     pub last_command: CommandId,
+    /// What became of the newest of them: whoever had to tell of it may have died.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settled: Vec<CommandRecord>,
     pub finished: bool,
     /// Rows that no step takes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -109,6 +116,7 @@ impl Progress {
             phase_length_by_command: false,
             next_row: RowIndex(0),
             last_command: CommandId(0),
+            settled: Vec::new(),
             finished: false,
             detours: Vec::new(),
             watch: LossWatch::default(),
@@ -169,6 +177,30 @@ impl Progress {
         self.read_up_to(rows.end, tokens, schedule)
     }
 
+    /// Enters what became of a command: it is never applied again.
+    pub fn settle(&mut self, command: Command, stage: CommandStage) {
+        self.last_command = command.id.max(self.last_command);
+        self.settled.retain(|known| known.command.id != command.id);
+        self.settled.push(CommandRecord { command, stage });
+        if self.settled.len() > SETTLED_MAX {
+            self.settled.remove(0);
+        }
+    }
+
+    /// What became of a command, if it was settled on the way to this state.
+    pub fn outcome(&self, command: Command) -> Option<CommandStage> {
+        let known = |record: &&CommandRecord| record.command.id == command.id;
+        if let Some(record) = self.settled.iter().find(known) {
+            return Some(record.stage.clone());
+        }
+        // Of a state that was saved before refusals were entered.
+        let step = match command.kind {
+            CommandKind::Decay { .. } => self.phase_start,
+            _ => self.step,
+        };
+        (command.id <= self.last_command).then_some(CommandStage::Applied { step })
+    }
+
     /// Adds stretches of rows that no step is to take.
     pub fn avoid(&mut self, detours: &[Detour]) {
         for detour in detours {
@@ -224,6 +256,7 @@ impl Progress {
     pub fn branch(&mut self, phase: usize, schedule: &Schedule) {
         self.finished = false;
         self.last_command = CommandId(0);
+        self.settled.clear();
         self.detours.clear();
         self.enter(phase, schedule.lengths_tokens[phase]);
     }

@@ -10,12 +10,23 @@ pub struct Standing {
     /// The generation that began from the store, and from which this state came by steps and
     /// copies alone. States of two lineages have no common history.
     pub lineage: Generation,
-    /// Changes since then. Of two states of one lineage the one with more changes is the newer.
+    /// The generation of the last change. Another one may have gone on, from an older state, where
+    /// the ranks of this one were out of reach: its state is the newer, whatever it has less.
+    pub generation: Generation,
+    /// Changes since the lineage began. Of two states of one generation the one with more changes
+    /// is the newer.
     pub revision: u64,
     pub step: Step,
     pub paused: bool,
     /// No step is left to take; true where a command said so.
     pub ended: Option<bool>,
+}
+
+impl Standing {
+    /// What orders the states of one lineage, the newest last.
+    pub fn age(&self) -> (Generation, u64) {
+        (self.generation, self.revision)
+    }
 }
 
 /// A rank's place in a generation.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{CommandId, Epoch, Generation, Rank, Step};
 use crate::run::command::{CommandKind, CommandRecord};
 use crate::run::event::{
-    Effect, Entry, Event, GenerationRecord, Introduction, MemberId, Parting, Position,
+    Effect, Event, GenerationRecord, Introduction, MemberId, Parting, Position,
 };
 use crate::run::goodput::Cause;
 use crate::run::schedule::Schedule;
@@ -26,6 +26,7 @@ use crate::run::state::liveness::Pace;
 use crate::run::state::recovering::Underway;
 
 mod commands;
+mod ending;
 mod joining;
 mod leaving;
 mod liveness;
@@ -230,8 +231,15 @@ pub struct RunState {
     going_back: Option<Spike>,
     /// The generation of an earlier coordinator whose ranks may all come back.
     adoption: Option<GenerationRecord>,
+    /// Members of that generation which may hold a newer state than those that are here.
+    awaited: Vec<MemberId>,
+    began: Millis,
+    /// Whether the last step was taken because of a command.
+    stopped: bool,
     /// Why the lead was asked to end the generation, once it was.
     regrouping: Option<String>,
+    /// Whether the ranks have paused or resumed while not all of them were heard of.
+    heard_paused: Option<bool>,
     pace: Pace,
     farewell: Farewell,
     underway: Option<Underway>,
@@ -282,7 +290,11 @@ impl RunState {
             restorable: Restorable::Unknown,
             going_back: None,
             adoption: None,
+            awaited: Vec::new(),
+            began: now,
+            stopped: false,
             regrouping: None,
+            heard_paused: None,
             pace: Pace::default(),
             farewell: Farewell::default(),
             underway: None,
@@ -338,7 +350,11 @@ impl RunState {
                 let record = self.ask(kind, &mut effects);
                 effects.push(Effect::Answer { record });
             }
-            Event::CommandOutcome { id, stage } => self.outcome(id, &stage, &mut effects),
+            Event::CommandOutcome {
+                generation,
+                id,
+                stage,
+            } => self.outcome(generation, id, &stage, &mut effects),
             Event::RankFailed { member, error } => {
                 let name = self.name(member);
                 self.fail(&format!("{name}: {error}"), &mut effects);
@@ -385,8 +401,8 @@ impl RunState {
             let reason = format!("the store works again: it has checkpoint {step}");
             effects.push(Effect::Note { reason });
         }
-        let asked = self.restorable != Restorable::Unknown && self.going_back.is_none();
-        if asked && !self.stage.has_generation() {
+        // What was found before is not the newest any more, and may be removed.
+        if self.going_back.is_none() {
             self.restorable = Restorable::Unknown;
         }
     }
@@ -397,65 +413,6 @@ impl RunState {
         self.stage_since = now;
         self.reason.clone_from(&reason);
         effects.push(Effect::Note { reason });
-    }
-
-    fn finish(
-        &mut self,
-        id: MemberId,
-        generation: Generation,
-        stopped: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let current = generation == self.generation && self.stage.has_generation();
-        let Some(member) = self.members.get_mut(&id).filter(|_| current) else {
-            return;
-        };
-        member.place = Place::Finished;
-        if self
-            .seated()
-            .any(|(_, member)| member.place != Place::Finished)
-        {
-            if self.stage != Stage::Ending {
-                let reason = "the last step is taken".to_owned();
-                self.enter(Stage::Ending, reason, effects);
-            }
-            return;
-        }
-        let (stage, reason) = if stopped {
-            (Stage::Stopped, "stopped on command")
-        } else {
-            (Stage::Finished, "all phases are done")
-        };
-        self.end(stage, reason, None, effects);
-    }
-
-    fn fail(&mut self, error: &str, effects: &mut Vec<Effect>) {
-        if !self.stage.is_over() {
-            self.end(Stage::Failed, error, Some(error.to_owned()), effects);
-        }
-    }
-
-    fn end(
-        &mut self,
-        stage: Stage,
-        reason: &str,
-        error: Option<String>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.enter(stage, reason.to_owned(), effects);
-        effects.push(Effect::Journal {
-            entry: Entry::Ended {
-                reason: reason.to_owned(),
-            },
-        });
-        for &member in self.members.keys() {
-            effects.push(Effect::Dismiss {
-                member,
-                reason: reason.to_owned(),
-                restart: false,
-            });
-        }
-        effects.push(Effect::End { error });
     }
 
     fn lead(&self) -> Option<MemberId> {

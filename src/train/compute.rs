@@ -6,7 +6,6 @@
 //! rank does the same at the same step. A failed collective operation ends the turn and leaves the
 //! replica at a revision that others can go on from.
 
-use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -19,9 +18,9 @@ use crate::data::blueprint::Blueprint;
 use crate::data::held_out::HeldOutSpec;
 use crate::data::prefetch::{Delivery, Patience, Prefetcher};
 use crate::evaluate::HeldOut;
-use crate::ids::{CommandId, Generation, Rank, Step};
+use crate::ids::{Generation, Rank, Step};
 use crate::model::encoder::Precision;
-use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage, Directive};
+use crate::run::command::{Command, CommandRecord, CommandStage, Directive};
 use crate::run::event::{Parting, Placement};
 use crate::run::progress::StepPlan;
 use crate::run::spike::{Detour, Spike, SpikeSettings};
@@ -30,6 +29,7 @@ use crate::store::manifest::{CheckpointManifest, Reason};
 use crate::telemetry::pulse::Pulse;
 use crate::telemetry::{Evaluation, EvaluationMoment, StepMetrics, Stopwatch};
 use crate::train::abort::Abort;
+use crate::train::compute::queue::CommandQueue;
 use crate::train::compute::record::Timing;
 use crate::train::compute::spike::Fate;
 use crate::train::replica::{Boundary, Replica, compare, consumed};
@@ -38,6 +38,7 @@ use crate::train::state::Restored;
 use crate::train::sums::Sums;
 
 mod boundary;
+pub mod queue;
 mod record;
 mod spike;
 
@@ -137,18 +138,6 @@ pub struct Intervals {
     pub comparison_steps: u64,
 }
 
-/// Commands as they reach a rank.
-#[derive(Debug, Default)]
-pub struct CommandQueue {
-    /// Commands that the state may hold already.
-    pub replay: Vec<CommandRecord>,
-    pub waiting: VecDeque<Command>,
-    /// The generation that is to end at the next boundary.
-    pub regroup: Option<Generation>,
-    /// The newest checkpoint that is known to exist.
-    pub published: Option<Step>,
-}
-
 /// What a rank works with in all generations.
 pub struct Tools {
     pub blueprint: Blueprint,
@@ -180,28 +169,6 @@ pub struct Trainer<'a> {
     pub held_out: Option<HeldOut>,
     /// Why a checkpoint is owed that waits for an earlier upload.
     pub owed: Option<Reason>,
-}
-
-impl CommandQueue {
-    /// The command for the boundary after `boundary`: first what an earlier life applied there.
-    fn next(&mut self, boundary: Step, last_applied: CommandId) -> Option<Command> {
-        self.replay.retain(|record| match record.stage {
-            CommandStage::Applied { step } if step > boundary => true,
-            _ => record.command.id > last_applied,
-        });
-        let due = self.replay.iter().position(|record| match record.stage {
-            CommandStage::Applied { step } => step <= boundary,
-            CommandStage::Accepted | CommandStage::Refused { .. } => true,
-        });
-        if let Some(due) = due {
-            return Some(self.replay.remove(due).command);
-        }
-        let replay = &self.replay;
-        self.waiting.retain(|command| {
-            command.id > last_applied && replay.iter().all(|known| known.command.id != command.id)
-        });
-        self.waiting.pop_front()
-    }
 }
 
 impl Tools {
@@ -247,7 +214,7 @@ impl Trainer<'_> {
             let phase = self.replica.position.progress.phase;
             self.evaluate(EvaluationMoment::Start, phase)?;
             self.replica.position.fresh = false;
-            self.replica.position.changed();
+            self.replica.position.changed(self.seat.generation);
         }
         self.settle_old_commands()?;
         let mut is_first = true;
@@ -308,24 +275,21 @@ impl Trainer<'_> {
 
     fn begin_boundary(&mut self, boundary: Boundary) {
         self.replica.position.boundary = Some(boundary);
-        self.replica.position.changed();
+        self.replica.position.changed(self.seat.generation);
     }
 
     fn is_lead(&self) -> bool {
         self.seat.rank == Rank(0)
     }
 
-    /// Reports the decays that the checkpoint holds but whose effect the journal missed: the
-    /// coordinator died in between.
+    /// Reports what became of commands that the state holds, and of which the journal says only
+    /// that they were accepted: the coordinator died in between.
     fn settle_old_commands(&self) -> Result<()> {
-        let progress = &self.replica.position.progress;
         for CommandRecord { command, stage } in &self.tools.commands.replay {
-            if *stage == CommandStage::Accepted && command.id <= progress.last_command {
-                let step = match command.kind {
-                    CommandKind::Decay { .. } => progress.phase_start,
-                    _ => progress.step,
-                };
-                self.report(*command, CommandStage::Applied { step })?;
+            if *stage == CommandStage::Accepted
+                && let Some(outcome) = self.replica.position.outcome(*command)
+            {
+                self.report(*command, outcome)?;
             }
         }
         Ok(())
@@ -339,8 +303,8 @@ impl Trainer<'_> {
             self.tools.receive(message);
         }
         if self.is_lead() {
-            let last = self.replica.position.progress.last_command;
-            let command = self.tools.commands.next(boundary, last);
+            let progress = &self.replica.position.progress;
+            let command = self.tools.commands.next(boundary, progress);
             let regroups = self.tools.commands.regroup == Some(self.seat.generation);
             sums.directive = match command {
                 Some(command) => Some(Directive::Command(command)),

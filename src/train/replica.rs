@@ -3,7 +3,7 @@
 //! All ranks of a generation hold equal replicas and change them in the same way. A replica changes
 //! only between collective operations, so that one that fails leaves every replica as it was before
 //! or as it is after a change: the revision says which. When ranks come together again, the highest
-//! revision is copied to those that have a lower one or none.
+//! revision of the newest generation is copied to those that have an older state or none.
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,10 @@ use crate::collective::Collective;
 use crate::data::batch::SourceCounts;
 use crate::data::blueprint::Blueprint;
 use crate::ids::{Generation, Rank, Step};
-use crate::run::command::Command;
+use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::run::ledger::{Consumed, Ledger};
-use crate::run::progress::Progress;
+use crate::run::progress::{DecayRefusal, Progress};
+use crate::run::schedule::Schedule;
 use crate::run::spike::Detour;
 use crate::run::standing::Standing;
 use crate::store::manifest::Reason;
@@ -33,6 +34,8 @@ pub struct Replica {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Position {
     pub lineage: Generation,
+    /// The generation of the last change.
+    pub generation: Generation,
     /// Counts the changes of the replica.
     pub revision: u64,
     pub progress: Progress,
@@ -112,8 +115,9 @@ impl Position {
         passed.iter().any(|rows| rows.phase_ended)
     }
 
-    /// Enters that the replica has changed.
-    pub fn changed(&mut self) {
+    /// Enters that the replica has changed in a generation.
+    pub fn changed(&mut self, generation: Generation) {
+        self.generation = generation;
         self.revision += 1;
     }
 
@@ -121,11 +125,60 @@ impl Position {
         let ended = self.boundary.is_none() && (self.progress.finished || self.stopped);
         Standing {
             lineage: self.lineage,
+            generation: self.generation,
             revision: self.revision,
             step: self.progress.step,
             paused: self.paused.is_some(),
             ended: ended.then_some(self.stopped),
         }
+    }
+
+    /// Why a command cannot take effect here, if it cannot.
+    pub fn refusal(&self, kind: CommandKind, schedule: &Schedule) -> Option<String> {
+        match kind {
+            CommandKind::Decay { tokens } => {
+                let target = self.progress.decay_target(tokens, schedule);
+                target.err().map(|refusal| refusal.to_string())
+            }
+            CommandKind::Pause if self.paused.is_some() => {
+                Some("the run is paused already".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// What became of a command, if it is done with. A stop that a checkpoint knows of is not:
+    /// whoever goes on from there has to stop again.
+    pub fn outcome(&self, command: Command) -> Option<CommandStage> {
+        match command.kind {
+            CommandKind::Stop if !self.stopped => None,
+            _ => self.progress.outcome(command),
+        }
+    }
+
+    /// Lets a command take effect; `phase` led to the weights.
+    pub fn apply(
+        &mut self,
+        command: Command,
+        phase: usize,
+        schedule: &Schedule,
+    ) -> Result<(), DecayRefusal> {
+        match command.kind {
+            CommandKind::Decay { tokens } => {
+                let step = self.progress.step;
+                self.progress.decay(tokens, schedule)?;
+                self.progress
+                    .settle(command, CommandStage::Applied { step });
+            }
+            CommandKind::Pause => self.paused = Some(phase),
+            CommandKind::Resume => self.paused = None,
+            CommandKind::Stop => {
+                self.paused = None;
+                self.stopped = true;
+            }
+            CommandKind::Checkpoint { .. } => {}
+        }
+        Ok(())
     }
 }
 
@@ -205,25 +258,27 @@ pub fn share(
         Some(replica) => serde_json::to_vec(&replica.position)?,
         None => Vec::new(),
     };
-    let revision = held
-        .as_ref()
-        .map_or(0, |replica| replica.position.revision as i64 + 1);
-    let table = gather(collective, [revision, text.len() as i64])?;
-    let newest = table.iter().map(|row| row[0]).max().unwrap_or_default();
-    if newest == 0 {
+    let own = held.as_ref().map_or([0, 0], |replica| {
+        let position = &replica.position;
+        [position.generation.0 as i64, position.revision as i64 + 1]
+    });
+    let table = gather(collective, [own[0], own[1], text.len() as i64])?;
+    let age = |row: &[i64; 3]| [row[0], row[1]];
+    let newest = table.iter().map(age).max().unwrap_or_default();
+    if newest == [0, 0] {
         return Err(StateError::Nobody.into());
     }
-    if table.iter().any(|row| row[0] < newest) {
-        let root = table.iter().position(|row| row[0] == newest);
+    if table.iter().any(|row| age(row) < newest) {
+        let root = table.iter().position(|row| age(row) == newest);
         let root = Rank(root.expect("the newest is in the table") as u32);
-        let length = table[root.0 as usize][1] as usize;
+        let length = table[root.0 as usize][2] as usize;
         let bytes = Tensor::from_slice(&if text.len() == length {
             text
         } else {
             vec![0_u8; length]
         });
         collective.broadcast(&bytes, root)?;
-        if revision < newest {
+        if own < newest {
             let engine = match held.take() {
                 Some(old) => old.engine,
                 None => empty()?,

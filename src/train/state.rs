@@ -160,6 +160,7 @@ mod tests {
             phase_length_by_command: false,
             next_row: RowIndex(4),
             last_command: CommandId(0),
+            settled: Vec::new(),
             finished: false,
             detours: Vec::new(),
             watch: LossWatch::default(),

@@ -47,6 +47,8 @@ pub enum Order {
         run_json: String,
         /// Metrics up to this step are in the store.
         stored_step: Step,
+        /// The connection's number, which every report on it carries.
+        connection: u64,
     },
     Assign(Assignment),
     /// Where the store of a generation listens, through which its ranks find each other.
@@ -117,6 +119,8 @@ pub enum Report {
         error: String,
     },
     Outcome {
+        /// The generation that came to it.
+        generation: Generation,
         id: CommandId,
         stage: CommandStage,
     },
@@ -232,10 +236,11 @@ impl TryFrom<proto::Order> for Order {
 }
 
 impl Report {
-    pub fn into_proto(self, member: MemberId) -> proto::RankReport {
+    pub fn into_proto(self, member: MemberId, connection: u64) -> proto::RankReport {
         proto::RankReport {
             member: member.0,
             json: to_json(&self),
+            connection,
         }
     }
 

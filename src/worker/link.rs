@@ -116,13 +116,15 @@ impl Link {
                     epoch,
                     run_json,
                     stored_step,
+                    connection,
                 } => {
                     let (reports, to_send) = mpsc::channel(REPORTS_MAX);
                     let link = Self {
                         number: self.number,
                         tell: self.tell.clone(),
                     };
-                    let sender = tokio::spawn(link.send(client.clone(), member, to_send));
+                    let sender =
+                        tokio::spawn(link.send(client.clone(), (member, connection), to_send));
                     LinkEvent::Welcomed {
                         member,
                         epoch,
@@ -142,11 +144,11 @@ impl Link {
     async fn send(
         self,
         mut client: CoordinatorClient<Channel>,
-        member: MemberId,
+        (member, connection): (MemberId, u64),
         mut reports: mpsc::Receiver<Report>,
     ) {
         while let Some(report) = reports.recv().await {
-            let call = client.report(report.into_proto(member));
+            let call = client.report(report.into_proto(member, connection));
             let event = match timeout(CALL_TIMEOUT, call).await {
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();

@@ -37,7 +37,8 @@ use crate::run::spike::Detour;
 use crate::run::standing::{Activity, Seat};
 use crate::telemetry::pulse::Pulse;
 use crate::train::abort::Abort;
-use crate::train::compute::{CommandQueue, Inbox, Intervals, Offer, Outbox, Tools, Trainer, Turn};
+use crate::train::compute::queue::CommandQueue;
+use crate::train::compute::{Inbox, Intervals, Offer, Outbox, Tools, Trainer, Turn};
 use crate::train::optimizer::StableAdamW;
 use crate::train::replica::{Position, Replica, StateError, share};
 use crate::train::snapshot::{Snapshot, Snapshots, Uploads};
@@ -391,6 +392,7 @@ impl ComputeThread {
         let blueprint = &self.tools.blueprint;
         let position = |progress, ledger, rows, fresh| Position {
             lineage,
+            generation: lineage,
             revision: 0,
             progress,
             ledger,

@@ -135,7 +135,7 @@ pub struct RankState {
     member: Option<MemberId>,
     attachment: Attachment,
     standing: Option<Standing>,
-    /// How the last generation was left.
+    /// The generation that it parted from last, and how.
     parting: Option<(Generation, Parting)>,
     records: VecDeque<Record>,
     newest_step: Step,
@@ -282,8 +282,8 @@ impl RankState {
             effects.push(Effect::Report(Report::Leaving { reason }));
         }
         if self.attachment == Attachment::Idle {
-            // The introduction may have been made before.
-            self.idle(effects);
+            // Whatever it introduced itself as: no seat is given before all records are told.
+            self.tell_idle(effects);
         }
         if let Attachment::Finished(seat) = self.attachment {
             let ended = self.standing.and_then(|standing| standing.ended);
@@ -359,10 +359,9 @@ impl RankState {
                 if let Attachment::Finished(seat) = self.attachment
                     && seat.generation <= generation
                 {
-                    self.attachment = Attachment::Idle;
                     let error = "the generation was given up after its last step".to_owned();
-                    self.parting = Some((seat.generation, Parting::Broken { error }));
-                    self.idle(effects);
+                    let parting = Some((seat.generation, Parting::Broken { error }));
+                    self.become_idle(parting, effects);
                 }
             }
             Order::Published { step } => {
@@ -383,16 +382,18 @@ impl RankState {
         }
     }
 
-    fn idle(&self, effects: &mut Vec<Effect>) {
-        let (parting, standing) = (self.parting.clone(), self.standing);
-        self.report(Report::Idle { parting, standing }, effects);
-    }
-
-    fn become_idle(&mut self, effects: &mut Vec<Effect>) {
+    /// Has no generation any more.
+    fn become_idle(&mut self, parting: Option<(Generation, Parting)>, effects: &mut Vec<Effect>) {
         self.attachment = Attachment::Idle;
+        self.parting = parting;
         // It may be the only one that took the last step. Others get its state, not its records.
         self.tell_records(effects);
-        self.idle(effects);
+        self.tell_idle(effects);
+    }
+
+    fn tell_idle(&self, effects: &mut Vec<Effect>) {
+        let (parting, standing) = (self.parting.clone(), self.standing);
+        self.report(Report::Idle { parting, standing }, effects);
     }
 
     fn told(&mut self, told: Outbox, effects: &mut Vec<Effect>) {
@@ -402,8 +403,7 @@ impl RankState {
                     self.forget_all();
                 }
                 self.standing = standing;
-                self.parting = parting;
-                self.become_idle(effects);
+                self.become_idle(parting, effects);
             }
             Outbox::RendezvousReady {
                 generation,
@@ -418,6 +418,8 @@ impl RankState {
             Outbox::Ready { seat, standing } => {
                 self.attachment = Attachment::Working(seat);
                 self.standing = Some(standing);
+                // The steps of a state that was given to it are others' to tell.
+                self.newest_step = self.newest_step.max(standing.step);
                 let generation = seat.generation;
                 self.report(
                     Report::Ready {
@@ -478,7 +480,13 @@ impl RankState {
                 CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {}
             }
         }
-        self.record(Report::Outcome { id, stage }, effects);
+        let seat = self.attachment.seat();
+        let report = Report::Outcome {
+            generation: seat.map_or(Generation(0), |seat| seat.generation),
+            id,
+            stage,
+        };
+        self.record(report, effects);
     }
 
     fn tick(&mut self, beat: Beat, now: Millis, effects: &mut Vec<Effect>) {

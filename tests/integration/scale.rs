@@ -58,7 +58,10 @@ struct Peers {
 struct SimulatedRank {
     peers: Arc<Peers>,
     member: MemberId,
+    connection: u64,
     seat: Option<Seat>,
+    /// The generation of its last change.
+    generation: Generation,
     lineage: Option<Generation>,
     client: Client,
 }
@@ -81,17 +84,27 @@ impl SimulatedRank {
             }
         };
         let first = orders.next().await.unwrap().unwrap();
-        let Order::Welcome { member, .. } = Order::try_from(first).unwrap() else {
+        let Order::Welcome {
+            member, connection, ..
+        } = Order::try_from(first).unwrap()
+        else {
             panic!("the first order is a welcome");
         };
         let mut boundary = peers.regrouped.subscribe();
         let mut rank = Self {
             peers,
             member,
+            connection,
             seat: None,
+            generation: Generation(0),
             lineage: None,
             client,
         };
+        rank.report(Report::Idle {
+            parting: None,
+            standing: None,
+        })
+        .await;
         // Not all in the same moment.
         let phase = BEAT * (number % 97) / 97;
         let mut beats = tokio::time::interval_at(Instant::now() + phase, BEAT);
@@ -129,6 +142,7 @@ impl SimulatedRank {
         let revision = self.peers.revision.load(Ordering::Relaxed);
         self.lineage.map(|lineage| Standing {
             lineage,
+            generation: self.generation,
             revision,
             step: Step(revision),
             paused: false,
@@ -137,7 +151,7 @@ impl SimulatedRank {
     }
 
     async fn report(&mut self, report: Report) {
-        let request = report.into_proto(self.member);
+        let request = report.into_proto(self.member, self.connection);
         let reply = self.client.report(request).await.unwrap().into_inner();
         assert!(!reply.unknown, "it is a member");
     }
@@ -187,6 +201,7 @@ impl SimulatedRank {
     }
 
     async fn ready(&mut self, generation: Generation) {
+        self.generation = generation;
         let standing = self.standing().unwrap();
         self.report(Report::Ready {
             generation,

@@ -170,6 +170,7 @@ fn progress(phase: usize) -> Progress {
         phase_length_by_command: false,
         next_row: RowIndex(4),
         last_command: CommandId(0),
+        settled: Vec::new(),
         finished: false,
         detours: Vec::new(),
         watch: LossWatch::default(),

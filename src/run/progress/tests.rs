@@ -178,3 +178,30 @@ fn a_state_from_before_there_were_detours_is_read() {
     assert!(json.get("detours").is_none());
     assert_eq!(serde_json::from_value::<Progress>(json).unwrap(), progress);
 }
+
+/// Whoever hears of it last must not take a refusal for an effect.
+#[test]
+fn a_state_knows_what_became_of_commands() {
+    let mut progress = Progress::new(&schedule(None));
+    let command = |id| Command {
+        id: CommandId(id),
+        kind: CommandKind::Decay { tokens: None },
+    };
+    assert_eq!(progress.outcome(command(1)), None);
+    let refused = CommandStage::Refused {
+        reason: "there is none".to_owned(),
+    };
+    progress.settle(command(1), refused.clone());
+    progress.step = Step(7);
+    progress.settle(command(2), CommandStage::Applied { step: Step(7) });
+    assert_eq!(progress.outcome(command(1)), Some(refused));
+    let applied = CommandStage::Applied { step: Step(7) };
+    assert_eq!(progress.outcome(command(2)), Some(applied));
+    assert_eq!(progress.outcome(command(3)), None);
+    let json = serde_json::to_string(&progress).unwrap();
+    assert_eq!(serde_json::from_str::<Progress>(&json).unwrap(), progress);
+    for id in 3..100 {
+        progress.settle(command(id), CommandStage::Applied { step: Step(7) });
+    }
+    assert_eq!(progress.settled.len(), SETTLED_MAX);
+}

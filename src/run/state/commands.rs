@@ -1,11 +1,11 @@
 //! What the state machine makes of operators' commands: taken or refused, and what became of them.
 
-use crate::ids::CommandId;
+use crate::ids::{CommandId, Generation, Step};
 use crate::run::command::{Command, CommandKind, CommandRecord, CommandStage};
-use crate::run::event::{Effect, Entry};
+use crate::run::event::{Effect, Entry, MemberId};
 use crate::run::progress::decay_from;
 use crate::run::schedule::PhaseKind;
-use crate::run::state::{RunState, Stage};
+use crate::run::state::{Place, RunState, Stage};
 
 impl RunState {
     /// Takes an operator's command, or refuses it with the reason.
@@ -22,8 +22,9 @@ impl RunState {
             effects.push(Effect::Journal {
                 entry: Entry::Command(record.clone()),
             });
-            // A later lead gets it with its seat.
-            if let Some(member) = self.lead() {
+            // A later lead gets it with its seat, and one that still takes it once it has it.
+            let sits = |id: &MemberId| self.members[id].place != Place::Connecting;
+            if let Some(member) = self.lead().filter(sits) {
                 effects.push(Effect::Command { member, command });
             }
         }
@@ -74,6 +75,26 @@ impl RunState {
         CommandId(self.next_command)
     }
 
+    /// Whether a generation stands of which not all ranks have been heard of.
+    fn is_coming_together(&self) -> bool {
+        self.stage == Stage::Connecting || self.adoption.is_some()
+    }
+
+    /// A decay took effect before an older one that an earlier lineage knew at a later step: that
+    /// one is no part of the history any more.
+    fn overtake(&mut self, by: CommandId, at: Step, effects: &mut Vec<Effect>) {
+        for record in self.commands.range_mut(..by).map(|(_, record)| record) {
+            let is_later = matches!(record.stage, CommandStage::Applied { step } if step > at);
+            if is_later && matches!(record.command.kind, CommandKind::Decay { .. }) {
+                let reason = format!("the decay of command {by} took effect before");
+                record.stage = CommandStage::Refused { reason };
+                effects.push(Effect::Journal {
+                    entry: Entry::Command(record.clone()),
+                });
+            }
+        }
+    }
+
     /// Why a command cannot be taken now. The ranks decide again at the step boundary.
     fn refusal(&self, kind: CommandKind) -> Option<String> {
         let pending = self.commands.values().find(|record| {
@@ -116,9 +137,11 @@ impl RunState {
             .map(|refusal| refusal.to_string())
     }
 
-    /// What the ranks made of a command.
+    /// What the ranks made of a command. What is told twice may have happened twice: ranks that are
+    /// lost take with them what others then come to again.
     pub(super) fn outcome(
         &mut self,
+        generation: Generation,
         id: CommandId,
         stage: &CommandStage,
         effects: &mut Vec<Effect>,
@@ -126,36 +149,51 @@ impl RunState {
         let Some(record) = self.commands.get_mut(&id) else {
             return;
         };
-        if record.stage == *stage {
-            return;
-        }
-        record.stage.clone_from(stage);
-        effects.push(Effect::Journal {
-            entry: Entry::Command(record.clone()),
-        });
         let kind = record.command.kind;
+        let is_known = record.stage == *stage;
+        if !is_known {
+            record.stage.clone_from(stage);
+            effects.push(Effect::Journal {
+                entry: Entry::Command(record.clone()),
+            });
+            if let (CommandKind::Decay { .. }, CommandStage::Applied { step }) = (kind, stage) {
+                self.overtake(id, *step, effects);
+            }
+        }
         let verb = kind.verb();
-        match stage {
+        let reason = match stage {
             CommandStage::Applied { step } => {
                 let reason = format!("{verb} (command {id}) took effect after step {step}");
-                match kind {
-                    // Late news of a generation that is over.
-                    _ if !matches!(self.stage, Stage::Training | Stage::Paused) => {
-                        effects.push(Effect::Note { reason });
-                    }
-                    CommandKind::Pause => self.enter(Stage::Paused, reason, effects),
-                    CommandKind::Resume => self.enter(Stage::Training, reason, effects),
-                    CommandKind::Stop => self.enter(Stage::Ending, reason, effects),
-                    CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => {
-                        effects.push(Effect::Note { reason });
-                    }
+                if generation == self.generation && self.follow(kind, &reason, effects) {
+                    return;
                 }
+                reason
             }
-            CommandStage::Refused { reason } => {
-                let reason = format!("{verb} (command {id}) refused: {reason}");
-                effects.push(Effect::Note { reason });
-            }
-            CommandStage::Accepted => {}
+            CommandStage::Refused { reason } => format!("{verb} (command {id}) refused: {reason}"),
+            CommandStage::Accepted => return,
+        };
+        if !is_known {
+            effects.push(Effect::Note { reason });
         }
+    }
+
+    /// Enters the stage that the ranks came to by a command. True when it is another one.
+    fn follow(&mut self, kind: CommandKind, reason: &str, effects: &mut Vec<Effect>) -> bool {
+        let stage = match kind {
+            CommandKind::Pause => Stage::Paused,
+            CommandKind::Resume => Stage::Training,
+            CommandKind::Stop => Stage::Ending,
+            CommandKind::Decay { .. } | CommandKind::Checkpoint { .. } => return false,
+        };
+        if stage != Stage::Ending && self.is_coming_together() {
+            self.heard_paused = Some(stage == Stage::Paused);
+            return false;
+        }
+        let works = matches!(self.stage, Stage::Training | Stage::Paused);
+        if !works || self.stage == stage {
+            return false;
+        }
+        self.enter(stage, reason.to_owned(), effects);
+        true
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::ids::Rank;
 use crate::run::command::CommandStage;
-use crate::run::event::{Attachment, Effect, Introduction, MemberId, MemberRecord};
+use crate::run::event::{Attachment, Effect, Introduction, MemberId};
 use crate::run::state::{Member, Place, RunState};
 
 impl RunState {
@@ -33,8 +33,8 @@ impl RunState {
         }
         let seat = introduction.attachment.seat();
         let place = match introduction.attachment {
-            Attachment::Opening => Place::Opening,
-            Attachment::Idle => Place::Idle,
+            // One that is free says so again when it has told what came before.
+            Attachment::Opening | Attachment::Idle => Place::Opening,
             _ => Place::LettingGo,
         };
         let member = Member::new(introduction, None, place, now);
@@ -49,12 +49,7 @@ impl RunState {
     }
 
     fn is_known(&self, id: MemberId) -> bool {
-        let expected = |record: &MemberRecord| record.member == id;
-        self.members.contains_key(&id)
-            || self
-                .adoption
-                .as_ref()
-                .is_some_and(|record| record.members.iter().any(expected))
+        self.members.contains_key(&id) || self.awaited.contains(&id)
     }
 
     /// A member whose connection broke and that is still where it was. True when nothing is lost.

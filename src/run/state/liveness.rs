@@ -202,8 +202,14 @@ impl RunState {
         };
         let connects_too_long =
             self.stage == Stage::Connecting && now.since(self.stage_since) >= limit;
-        let anybody = self.seated().next().is_some();
-        let all_wait = anybody && self.seated().all(|(_, member)| waits(member));
+        // Those that took their last step wait for the others as well.
+        let unfinished = |(_, member): &(MemberId, &Member)| member.place != Place::Finished;
+        let anybody = self.seated().any(|each| unfinished(&each));
+        let all_wait = anybody
+            && self
+                .seated()
+                .filter(unfinished)
+                .all(|(_, member)| waits(member));
         if all_wait || connects_too_long {
             let seconds = limit.as_secs();
             let reason = if self.stage == Stage::Connecting {

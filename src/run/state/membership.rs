@@ -10,6 +10,9 @@ use crate::run::goodput::Cause;
 use crate::run::standing::{Seat, Standing};
 use crate::run::state::{Lineage, Member, Place, Restorable, RunState, Stage};
 
+/// Whoever holds the newest state comes first, and whoever holds none last.
+type Candidate = (Reverse<Option<(Generation, u64)>>, MemberId);
+
 impl RunState {
     /// A compute thread is without a generation.
     pub(super) fn idle(
@@ -95,7 +98,11 @@ impl RunState {
             self.members.remove(&id);
             self.rejoin = self.rules.limits.rejoin_closed;
         }
-        self.fruitless += 1;
+        // In a pause there is no step to take.
+        self.fruitless = match self.stage {
+            Stage::Paused => 0,
+            _ => self.fruitless + 1,
+        };
         self.enter(Stage::Gathering, reason, effects);
         if self.fruitless > self.rules.limits.fruitless_max {
             let error = format!(
@@ -174,6 +181,10 @@ impl RunState {
         };
         member.place = Place::Working;
         member.standing = Some(standing);
+        if member.rank == Some(Rank(0)) {
+            // What was asked for since the seat was given.
+            self.tell_lead(id, effects);
+        }
         if self
             .seated()
             .any(|(_, member)| member.place == Place::Connecting)
@@ -184,7 +195,9 @@ impl RunState {
         self.restorable = Restorable::Unknown;
         self.taken_up();
         self.generation_trains();
-        let (stage, verb) = if standing.paused {
+        // What this rank said before it came to a pause that others have told of.
+        let paused = self.heard_paused.take().unwrap_or(standing.paused);
+        let (stage, verb) = if paused {
             (Stage::Paused, "is paused")
         } else {
             (Stage::Training, "trains")
@@ -204,9 +217,10 @@ impl RunState {
         }
         self.release_leaving(effects);
         self.waits = Cause::Recovering;
-        if self.stage != Stage::Gathering {
-            self.regroup(effects);
-            return;
+        match self.stage {
+            Stage::Gathering => {}
+            Stage::Ending => return self.conclude(effects),
+            _ => return self.regroup(effects),
         }
         if self.end_deserted(effects) {
             return;
@@ -223,6 +237,13 @@ impl RunState {
         self.all_have_let_go();
         let have = self.candidates().count() as u32;
         if self.candidates().any(|(_, member)| self.holds(member)) {
+            if self.awaits() {
+                let limit = self.rules.limits.rejoin.as_secs();
+                self.reason = format!(
+                    "ranks of the last generation may come back for {limit} s with a newer state"
+                );
+                return;
+            }
             if have >= self.rules.min_ranks || self.only_leaving_hold() {
                 self.assign(Origin::Ranks, effects);
             } else {
@@ -306,6 +327,8 @@ impl RunState {
         let now = self.now;
         self.generation = Generation(self.generation.0 + 1);
         self.seats_are_given(origin);
+        self.heard_paused = None;
+        self.awaited.clear();
         let generation = self.generation;
         if let (Origin::Store, Restorable::Known(step)) = (origin, self.restorable) {
             self.forget_spikes_after(step.unwrap_or(Step(0)));
@@ -318,18 +341,21 @@ impl RunState {
         let Some(lineage) = self.lineage else {
             return;
         };
-        let revision = |member: &Member| {
+        let age = |member: &Member| {
             let held = member
                 .standing
                 .filter(|held| held.lineage == lineage.generation);
-            held.map(|held| held.revision)
+            held.map(|held| held.age())
         };
-        let mut seats: Vec<(Reverse<Option<u64>>, MemberId)> = self
+        let mut seats: Vec<Candidate> = self
             .candidates()
-            .map(|(id, member)| (Reverse(revision(member)), id))
+            .map(|(id, member)| (Reverse(age(member)), id))
             .collect();
         seats.sort_unstable();
-        seats.truncate(self.rules.ranks as usize);
+        // Those that leave pass their state on, and take no seat from those that stay.
+        let leaving = |(_, id): &&(_, MemberId)| self.members[id].leaving.is_some();
+        let most = self.rules.ranks as usize + seats.iter().filter(leaving).count();
+        seats.truncate(most);
         let world = seats.len() as u32;
         let reason = match origin {
             Origin::Store => format!("generation {generation} of {world} ranks connects"),
@@ -364,12 +390,7 @@ impl RunState {
         self.enter(Stage::Connecting, reason, effects);
     }
 
-    fn record(
-        &self,
-        seats: &[(Reverse<Option<u64>>, MemberId)],
-        lineage: Lineage,
-        reason: &str,
-    ) -> GenerationRecord {
+    fn record(&self, seats: &[Candidate], lineage: Lineage, reason: &str) -> GenerationRecord {
         let members = seats.iter().map(|&(_, id)| MemberRecord {
             member: id,
             host: self.members[&id].host.clone(),

@@ -24,6 +24,8 @@ impl RunState {
             step: record.lineage_step,
             first_command: record.lineage_command,
         });
+        let left = record.members.iter().map(|each| each.member);
+        self.awaited = left.filter(|member| !gone.contains(member)).collect();
         // With one of its ranks gone the generation will break; those that are left hold its state.
         if gone.is_empty() {
             self.reason = format!(
@@ -33,6 +35,16 @@ impl RunState {
             );
             self.adoption = Some(record);
         }
+    }
+
+    /// Whether a rank of the last generation may yet say that it holds a newer state than others.
+    pub(super) fn awaits(&self) -> bool {
+        let has_said = |id: &MemberId| {
+            let member = self.members.get(id);
+            member.is_some_and(|member| member.place != Place::Opening)
+        };
+        let late = self.now.since(self.began) >= self.rules.limits.rejoin;
+        !late && !self.awaited.iter().all(has_said)
     }
 
     /// Takes a rank of the last generation back with its seat. True when it has one.
@@ -72,9 +84,8 @@ impl RunState {
         self.members.insert(id, member);
         if self.seated().count() == record.members.len() {
             self.adoption = None;
-            let paused = introduction
-                .standing
-                .is_some_and(|standing| standing.paused);
+            let told = introduction.standing.map(|standing| standing.paused);
+            let paused = self.heard_paused.take().or(told).unwrap_or(false);
             let stage = match (has_finished, paused) {
                 (true, _) => Stage::Ending,
                 (false, true) => Stage::Paused,

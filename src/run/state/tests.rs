@@ -6,11 +6,12 @@ use crate::run::command::{Command, CommandStage};
 use crate::run::progress::Progress;
 use crate::run::schedule::{PhaseKind, PhaseSettings, Shape};
 
-use crate::run::event::{Attachment, Introduction, MemberRecord, Origin, Placement};
+use crate::run::event::{Attachment, Entry, Introduction, MemberRecord, Origin, Placement};
 use crate::run::standing::{Activity, Seat};
 
 use super::*;
 
+mod interleaved;
 mod leaving;
 mod spikes;
 
@@ -100,6 +101,7 @@ fn parted(number: u64, generation: u64, revision: u64) -> Event {
 fn standing(revision: u64) -> Standing {
     Standing {
         lineage: Generation(1),
+        generation: Generation(1),
         revision,
         step: Step(revision / 2),
         paused: false,
@@ -252,6 +254,7 @@ fn a_decay_is_taken_once() {
     let applied = CommandStage::Applied { step: Step(6) };
     state.handle(
         Event::CommandOutcome {
+            generation: Generation(1),
             id: CommandId(1),
             stage: applied,
         },
@@ -368,6 +371,7 @@ fn pause_and_resume_refuse_what_is_already_so() {
     let applied = CommandStage::Applied { step: Step(6) };
     state.handle(
         Event::CommandOutcome {
+            generation: Generation(1),
             id: CommandId(2),
             stage: applied,
         },

@@ -38,7 +38,9 @@ impl Trainer<'_> {
         if let Some(command) = command.filter(|_| !decays) {
             // Part of the state that is saved below; a decay is not, so that a run which continues
             // from that checkpoint applies it again.
-            self.note_applied(command);
+            let progress = &mut self.replica.position.progress;
+            let step = progress.step;
+            progress.settle(command, CommandStage::Applied { step });
         }
         let wish = match kind {
             _ if phase_ends => Some(Reason::PhaseEnd),
@@ -61,13 +63,8 @@ impl Trainer<'_> {
             self.apply(command, phase)?;
         }
         self.replica.position.boundary = None;
-        self.replica.position.changed();
+        self.replica.position.changed(self.seat.generation);
         Ok(())
-    }
-
-    fn note_applied(&mut self, command: Command) {
-        let progress = &mut self.replica.position.progress;
-        progress.last_command = progress.last_command.max(command.id);
     }
 
     /// A command that can be applied now; one that cannot is refused with the reason.
@@ -75,46 +72,29 @@ impl Trainer<'_> {
         let Some(command) = command else {
             return Ok(None);
         };
-        let position = &self.replica.position;
-        let refusal = match command.kind {
-            CommandKind::Decay { tokens } => position
-                .progress
-                .decay_target(tokens, &self.tools.blueprint.schedule)
-                .err()
-                .map(|refusal| refusal.to_string()),
-            CommandKind::Pause if position.paused.is_some() => {
-                Some("the run is paused already".to_owned())
-            }
-            _ => None,
-        };
+        let schedule = &self.tools.blueprint.schedule;
+        let refusal = self.replica.position.refusal(command.kind, schedule);
         let Some(reason) = refusal else {
             return Ok(Some(command));
         };
-        self.note_applied(command);
-        self.report(command, CommandStage::Refused { reason })?;
+        let stage = CommandStage::Refused { reason };
+        let progress = &mut self.replica.position.progress;
+        progress.settle(command, stage.clone());
+        self.report(command, stage)?;
         Ok(None)
     }
 
     fn apply(&mut self, command: Command, phase: usize) -> Result<()> {
         let step = self.replica.position.progress.step;
+        let schedule = &self.tools.blueprint.schedule;
+        self.replica.position.apply(command, phase, schedule)?;
         match command.kind {
-            CommandKind::Decay { tokens } => {
-                let schedule = &self.tools.blueprint.schedule;
-                self.replica.position.progress.decay(tokens, schedule)?;
+            CommandKind::Decay { .. } => {
                 self.replica.position.pass_detours(&self.tools.blueprint);
-                self.note_applied(command);
                 info!(%step, "the decay begins");
             }
-            CommandKind::Pause => {
-                self.replica.position.paused = Some(phase);
-                info!(%step, "paused");
-            }
-            CommandKind::Resume => self.replica.position.paused = None,
-            CommandKind::Stop => {
-                self.replica.position.paused = None;
-                self.replica.position.stopped = true;
-            }
-            CommandKind::Checkpoint { .. } => {}
+            CommandKind::Pause => info!(%step, "paused"),
+            _ => {}
         }
         self.report(command, CommandStage::Applied { step })
     }

@@ -46,16 +46,31 @@ pub async fn end_where_a_later_epoch_begins(store: &Store) {
 
 /// An attempt that failed may have left half of the entry.
 pub async fn mend_an_entry_that_an_attempt_tore(store: &Store) {
-    let epoch = epoch::claim(store, &claimant(1)).await.unwrap().epoch;
-    assert_eq!(epoch, Epoch(1));
+    let first = epoch::claim(store, &claimant(1)).await.unwrap().epoch;
+    assert_eq!(first, Epoch(1));
     let json = serde_json::to_vec(&paused(1)).unwrap();
     let half = json[..json.len() / 2].to_vec();
     store
-        .put(&layout::journal_entry(epoch, 1), half)
+        .put(&layout::journal_entry(first, 1), half)
         .await
         .unwrap();
-    let mut writer = Writer::new(store.clone(), epoch, PATIENCE);
+    let mut writer = Writer::new(store.clone(), first, PATIENCE);
     writer.write(&paused(1)).await.unwrap();
     writer.write(&paused(2)).await.unwrap();
     assert_eq!(ids(store).await, [1, 2]);
+    // Its writer may die of it.
+    let half = json[..json.len() / 2].to_vec();
+    let next = layout::journal_entry(first, 4);
+    store.put(&next, half).await.unwrap();
+    let second = epoch::claim(store, &claimant(2)).await.unwrap().epoch;
+    journal::seal(store, second).await.unwrap();
+    assert_eq!(ids(store).await, [1, 2]);
+    let error = writer.write(&paused(3)).await.unwrap_err();
+    assert!(error.is::<Fenced>(), "{error}");
+    // Bytes that were changed are something else.
+    store
+        .put(&next, b"{\"command\": 7}".to_vec())
+        .await
+        .unwrap();
+    assert!(journal::read(store).await.is_err());
 }

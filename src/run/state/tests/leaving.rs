@@ -85,6 +85,7 @@ fn deserted() -> RunState {
     );
     let refuge = *state.commands.keys().next_back().unwrap();
     let applied = Event::CommandOutcome {
+        generation: Generation(1),
         id: refuge,
         stage: CommandStage::Applied { step: Step(6) },
     };
@@ -192,4 +193,34 @@ fn a_coordinator_that_has_to_go_stops_the_run() {
         hanging.reason,
         "the time to stop in is over; no checkpoint was made"
     );
+}
+
+/// Where all seats are taken by the state's last holder, the process that comes in its place would
+/// never get one.
+#[test]
+fn who_leaves_passes_its_state_on_beside_those_that_stay() {
+    let mut state = training(1);
+    state.handle(warned(1), Millis(0));
+    state.handle(joined(2), Millis(10));
+    let effects = state.handle(free(2, None), Millis(10));
+    assert!(
+        matches!(effects[..], [.., Effect::Regroup { .. }]),
+        "{effects:?}"
+    );
+    let effects = state.handle(parted(1), Millis(20));
+    let seats: Vec<MemberId> = seats(&effects).iter().map(|(id, _)| *id).collect();
+    assert_eq!(seats, [member(1), member(2)]);
+    for number in 1..=2 {
+        state.handle(ready(number, 2), Millis(30));
+    }
+    for number in 1..=2 {
+        let parted = Event::Idle {
+            member: member(number),
+            parting: Some((Generation(2), Parting::Regrouped)),
+            standing: Some(standing(22)),
+        };
+        state.handle(parted, Millis(40));
+    }
+    let lead = state.seated().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(lead, [member(2)]);
 }

@@ -147,7 +147,14 @@ fn ranks_that_are_being_taken_over_go_back_too() {
         attachment: Attachment::Idle,
         ..introduction(72)
     });
-    let given = seats(&state.handle(other, Millis(0)));
+    assert!(seats(&state.handle(other, Millis(0))).is_empty());
+    // It says what it parted with once it has told what came before.
+    let free = Event::Idle {
+        member: MemberId(72),
+        parting: Some((Generation(4), Parting::WentBack(Box::new(back(6, None))))),
+        standing: None,
+    };
+    let given = seats(&state.handle(free, Millis(0)));
     assert_eq!(given.len(), 2);
     assert!(given.iter().all(|(_, seat)| seat.origin == Origin::Store));
 }
