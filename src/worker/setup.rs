@@ -236,9 +236,13 @@ impl ComputeThread {
             ..CommandQueue::default()
         };
         self.tools.pulse.begin(Activity::Loading);
+        let is_of_lineage = |held: &Replica| held.position.lineage == lineage;
+        if !self.replica.as_ref().is_some_and(is_of_lineage) {
+            // What was saved of another history is no checkpoint of this one.
+            self.tools.saved = None;
+        }
         if origin == Origin::Store {
             self.replica = None;
-            self.tools.saved = None;
             if seat.rank == Rank(0) {
                 self.replica = Some(self.load(restored, lineage, &detours)?);
             }

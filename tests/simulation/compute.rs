@@ -164,9 +164,18 @@ async fn take_seat(tools: &mut Tools, offer: Offer) -> Result<Turn, Broke> {
         ..CommandQueue::default()
     };
     tools.begin(Activity::Loading);
+    let is_of_lineage = |held: &Replica| held.position.lineage == lineage;
+    if !tools
+        .handle
+        .rank()
+        .replica
+        .as_ref()
+        .is_some_and(is_of_lineage)
+    {
+        tools.saved = None;
+    }
     if origin == Origin::Store {
         tools.handle.rank().replica = None;
-        tools.saved = None;
         if seat.rank == Rank(0) {
             let span = tools.handle.world().dice.delay(500, 4_000);
             tools.handle.sleep(span).await;
