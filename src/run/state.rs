@@ -383,15 +383,15 @@ impl RunState {
         effects
     }
 
-    /// Whether an event may lead to another generation at once. Thousands of ranks beat every
-    /// second: what follows from that is found at the next tick, but for ranks whose uploads are
+    /// Whether what follows from an event is to be found at once. Thousands of ranks beat every
+    /// second: what follows from that is found at the next tick, but where their uploads are
     /// waited for.
     fn may_settle(&self, event: &Event) -> bool {
         let Event::Beat { member, .. } = event else {
             return true;
         };
         let member = self.members.get(member);
-        member.is_some_and(|member| member.leaving.is_some())
+        self.stage == Stage::Ending || member.is_some_and(|member| member.leaving.is_some())
     }
 
     fn published(&mut self, step: Step, effects: &mut Vec<Effect>) {

@@ -377,6 +377,8 @@ impl World {
                 None => Some("is not in the journal"),
                 // A run that goes on from the checkpoint of a stop stops again.
                 _ if steps.len() > 1 && kind != CommandKind::Stop => Some("took effect twice"),
+                // Whoever goes on from the checkpoint of a stop, in a later epoch, has not stopped.
+                Some(CommandStage::Refused { .. }) if kind == CommandKind::Stop => None,
                 Some(CommandStage::Refused { .. }) if !steps.is_empty() => {
                     Some("was refused and took effect")
                 }
