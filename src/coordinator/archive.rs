@@ -17,7 +17,7 @@ use crate::ids::{Epoch, Generation, Step};
 use crate::run::event::Entry;
 use crate::run::goodput::{Account, Goodput, Occupation, Recovery};
 use crate::run::spike::Spike;
-use crate::run::state::Millis;
+use crate::run::state::{Lineage, Millis};
 use crate::store::error::StoreError;
 use crate::store::manifest::CheckpointManifest;
 use crate::store::persistence::Persistence;
@@ -208,8 +208,13 @@ impl Archive {
     }
 
     /// Looks for the newest checkpoint; the answer comes as [`Message::Restorable`].
-    pub(super) async fn find_resume(&self, spikes: Vec<Spike>) -> Result<()> {
-        let sent = self.publish.send(Task::FindResume { spikes }).await;
+    pub(super) async fn find_resume(
+        &self,
+        spikes: Vec<Spike>,
+        lineage: Option<Lineage>,
+    ) -> Result<()> {
+        let task = Task::FindResume { spikes, lineage };
+        let sent = self.publish.send(task).await;
         sent.ok().context("the publisher has ended")
     }
 

@@ -345,7 +345,10 @@ impl Core {
                     self.archive.recovery(&recovery)?;
                     self.last_recovery = Some(recovery);
                 }
-                Effect::Restore => self.archive.find_resume(self.state.spikes.clone()).await?,
+                Effect::Restore => {
+                    let (spikes, lineage) = (self.state.spikes.clone(), self.state.lineage);
+                    self.archive.find_resume(spikes, lineage).await?;
+                }
                 Effect::GoBack { before } => {
                     let checkpoints = self.config.loss_spikes.go_back.checkpoints;
                     self.archive.go_back(before, checkpoints).await?;
@@ -392,7 +395,7 @@ impl Core {
         if from_store && leads {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
-            rewind::clear(&self.claim.store, &self.state.spikes).await?;
+            rewind::clear(&self.claim.store, &self.state.spikes, None).await?;
             self.archive.cut(step).await?;
             self.last_step = None;
         }

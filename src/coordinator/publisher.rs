@@ -11,6 +11,7 @@ use crate::coordinator::message::Message;
 use crate::coordinator::rewind;
 use crate::ids::Step;
 use crate::run::spike::Spike;
+use crate::run::state::Lineage;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::{CheckpointError, StoreError};
 use crate::store::manifest::CheckpointManifest;
@@ -24,6 +25,8 @@ pub(super) enum Task {
     /// older one takes steps again that the store holds.
     FindResume {
         spikes: Vec<Spike>,
+        /// Where the state began that the run goes on from.
+        lineage: Option<Lineage>,
     },
     /// Find the checkpoint to go back to, once all before it in the queue are published.
     GoBack {
@@ -45,8 +48,8 @@ pub(super) async fn work(
     while let Some(task) = tasks.recv().await {
         match task {
             Task::Publish(manifest) => publish(&claim, &keep, *manifest, &core).await?,
-            Task::FindResume { spikes } => {
-                let message = find_resume(&claim, &spikes).await;
+            Task::FindResume { spikes, lineage } => {
+                let message = find_resume(&claim, &spikes, lineage).await;
                 // The core may have ended.
                 let _ = core.send(message).await;
             }
@@ -68,10 +71,10 @@ pub(super) async fn work(
     Ok(())
 }
 
-async fn find_resume(claim: &Claim, spikes: &[Spike]) -> Message {
+async fn find_resume(claim: &Claim, spikes: &[Spike], lineage: Option<Lineage>) -> Message {
     let mut persistence = Persistence::new(claim.patience);
     loop {
-        let found = match rewind::clear(&claim.store, spikes).await {
+        let found = match rewind::clear(&claim.store, spikes, lineage).await {
             Ok(()) => claim.resume().await,
             Err(error) => Err(error),
         };

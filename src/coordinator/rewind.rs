@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::coordinator::claim::{Claim, Resume};
 use crate::ids::Step;
 use crate::run::spike::Spike;
+use crate::run::state::Lineage;
 use crate::store::Store;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
@@ -52,9 +53,11 @@ pub async fn find(claim: &Claim, before: Step, count: u32) -> Result<Resume> {
     })))
 }
 
-/// Removes the checkpoints of histories that the run went back from.
-pub async fn clear(store: &Store, spikes: &[Spike]) -> Result<()> {
-    if spikes.iter().all(|spike| spike.detour().is_none()) {
+/// Removes the checkpoints of histories that the run has left: by going back, or because `lineage`
+/// began from an older checkpoint, all that was newer being lost but for a manifest that a former
+/// coordinator was about to write.
+pub async fn clear(store: &Store, spikes: &[Spike], lineage: Option<Lineage>) -> Result<()> {
+    if lineage.is_none() && spikes.iter().all(|spike| spike.detour().is_none()) {
         return Ok(());
     }
     let checkpoints = Checkpoints::new(store.clone());
@@ -65,12 +68,12 @@ pub async fn clear(store: &Store, spikes: &[Spike]) -> Result<()> {
             Err(CheckpointError::Unusable { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        if spikes
-            .iter()
-            .any(|spike| spike.abandons(step, manifest.generation))
-        {
+        let generation = manifest.generation;
+        let of_spike = |spike: &Spike| spike.abandons(step, generation);
+        let of_lineage = |lineage: Lineage| step > lineage.step && generation < lineage.generation;
+        if spikes.iter().any(of_spike) || lineage.is_some_and(of_lineage) {
             match checkpoints.delete(step).await {
-                Ok(()) => info!(%step, "checkpoint removed: the run went back behind it"),
+                Ok(()) => info!(%step, "checkpoint removed: the run has left its history"),
                 // The run went back behind it only where it was damaged, or pinned too late.
                 Err(CheckpointError::Kept { .. }) => {
                     warn!(%step, "the run went back behind a checkpoint that a branch grows from");

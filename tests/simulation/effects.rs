@@ -6,7 +6,7 @@ use cohort::coordinator::rewind;
 use cohort::ids::Rank;
 use cohort::run::event::{Effect, Entry, MemberId, Origin, Placement};
 use cohort::run::spike::{self, Spike};
-use cohort::run::state::Stage;
+use cohort::run::state::{Lineage, Stage};
 use cohort::wire::{Assignment, Order};
 
 use crate::coordinator::Core;
@@ -52,8 +52,8 @@ impl Core {
                 } => self.order(member, Order::Abort { generation, reason }),
                 Effect::Journal { entry } => self.write(&entry).await?,
                 Effect::Restore => {
-                    let spikes = self.spikes();
-                    self.publisher(Job::FindResume { spikes });
+                    let (spikes, lineage) = (self.spikes(), self.lineage());
+                    self.publisher(Job::FindResume { spikes, lineage });
                 }
                 Effect::GoBack { before } => {
                     let spikes = self.handle.world().scenario.spikes.clone();
@@ -81,6 +81,11 @@ impl Core {
         let coordinator = self.handle.coordinator();
         let state = coordinator.state.as_ref();
         state.map_or_else(Vec::new, |state| state.spikes.clone())
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        let coordinator = self.handle.coordinator();
+        coordinator.state.as_ref().and_then(|state| state.lineage)
     }
 
     fn publisher(&self, job: Job) {
@@ -133,7 +138,7 @@ impl Core {
             self.handle
                 .world()
                 .restores(pid, step, self.archive.lines());
-            rewind::clear(&self.claim.store, &self.spikes()).await?;
+            rewind::clear(&self.claim.store, &self.spikes(), None).await?;
             self.archive.cut(step).await?;
         }
         let (replay, detours, last_checkpoint) = {

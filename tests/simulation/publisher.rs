@@ -5,6 +5,7 @@ use cohort::coordinator::claim::Claim;
 use cohort::coordinator::rewind;
 use cohort::ids::{Epoch, Step};
 use cohort::run::spike::Spike;
+use cohort::run::state::Lineage;
 use cohort::store::checkpoint::Checkpoints;
 use cohort::store::error::CheckpointError;
 use cohort::store::manifest::CheckpointManifest;
@@ -18,8 +19,14 @@ use crate::mail::ToCoordinator;
 #[derive(Debug)]
 pub enum Job {
     Publish(Box<CheckpointManifest>),
-    FindResume { spikes: Vec<Spike> },
-    GoBack { before: Step, checkpoints: u32 },
+    FindResume {
+        spikes: Vec<Spike>,
+        lineage: Option<Lineage>,
+    },
+    GoBack {
+        before: Step,
+        checkpoints: u32,
+    },
 }
 
 pub async fn publish(handle: Handle) {
@@ -37,8 +44,8 @@ pub async fn publish(handle: Handle) {
         let claim = claim_of(&handle, epoch);
         let goes_on = match job {
             Job::Publish(manifest) => make(&handle, &claim, *manifest).await,
-            Job::FindResume { spikes } => {
-                let message = find_resume(&claim, &spikes).await;
+            Job::FindResume { spikes, lineage } => {
+                let message = find_resume(&claim, &spikes, lineage).await;
                 handle.world().reach_coordinator(pid, message);
                 true
             }
@@ -68,8 +75,8 @@ fn broken(error: &anyhow::Error) -> ToCoordinator {
     }
 }
 
-async fn find_resume(claim: &Claim, spikes: &[Spike]) -> ToCoordinator {
-    if let Err(error) = rewind::clear(&claim.store, spikes).await {
+async fn find_resume(claim: &Claim, spikes: &[Spike], lineage: Option<Lineage>) -> ToCoordinator {
+    if let Err(error) = rewind::clear(&claim.store, spikes, lineage).await {
         return broken(&error);
     }
     match claim.resume().await {

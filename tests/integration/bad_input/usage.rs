@@ -9,7 +9,7 @@ fn bad_usage_ends_with_code_2() {
         &["plan"][..],
         &["trian", "run.yaml"],
         &["work"],
-        &["inspect", "run.yaml"],
+        &["inspect", "run.yaml", "--output", "rows.safetensors"],
     ] {
         let outcome = place.cohort(arguments);
         assert_eq!(outcome.code, Some(2), "{arguments:?}: {}", outcome.stderr);
