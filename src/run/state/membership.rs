@@ -118,6 +118,7 @@ impl RunState {
         let Some(member) = self.members.remove(&id) else {
             return;
         };
+        self.awaited.retain(|awaited| *awaited != id);
         self.rejoin = match member.since.lost {
             Some(_) => self.rules.limits.rejoin_closed,
             None => self.rules.limits.rejoin,

@@ -84,6 +84,8 @@ impl RunState {
         self.members.insert(id, member);
         if self.seated().count() == record.members.len() {
             self.adoption = None;
+            // From here on a rank that is lost is lost as ever.
+            self.awaited.clear();
             let told = introduction.standing.map(|standing| standing.paused);
             let paused = self.heard_paused.take().or(told).unwrap_or(false);
             let stage = match (has_finished, paused) {

@@ -265,3 +265,25 @@ fn no_seat_is_given_before_the_others_of_the_last_generation_are_back() {
     let effects = alone.handle(Event::Tick, Millis(10_000));
     assert_eq!(seats(&effects).len(), 1, "{}", alone.reason);
 }
+
+/// Once all were back, a rank that is lost is lost as ever.
+#[test]
+fn a_rank_that_dies_after_a_takeover_is_not_waited_for() {
+    let mut state = new(2, past());
+    for (number, rank) in [(71, 0), (72, 1)] {
+        let working = Attachment::Working(seat(4, rank, 2));
+        state.handle(of_old(number, working), Millis(10));
+    }
+    assert_eq!(state.stage, Stage::Training);
+    let member = MemberId(71);
+    state.handle(Event::Left { member }, Millis(500));
+    state.handle(Event::Tick, Millis(1_400));
+    let error = "the connection to a peer is lost".to_owned();
+    let free = Event::Idle {
+        member: MemberId(72),
+        parting: Some((Generation(4), Parting::Broken { error })),
+        standing: Some(standing(30)),
+    };
+    let effects = state.handle(free, Millis(1_500));
+    assert_eq!(seats(&effects).len(), 1, "{}", state.reason);
+}
