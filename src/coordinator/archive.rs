@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::coordinator::claim::{Address, Claim, announce};
@@ -27,6 +29,7 @@ use crate::telemetry::{Evaluation, StepMetrics};
 
 /// Checkpoints that may wait for their publication.
 const PUBLISH_MAX: usize = 64;
+const PUBLISHER_ENDED: &str = "the task that publishes checkpoints has ended";
 /// How often metrics go to the store.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -51,6 +54,8 @@ pub(super) struct Archive {
     patience: Duration,
     publish: mpsc::Sender<Task>,
     publisher: JoinHandle<Result<()>>,
+    /// Ends searches that nobody waits for any more.
+    closing: CancellationToken,
 }
 
 impl Archive {
@@ -77,7 +82,9 @@ impl Archive {
         let (last_step, last_generation) =
             last.map_or_else(Default::default, |last| (last.step, last.generation));
         let (publish, tasks) = mpsc::channel(PUBLISH_MAX);
-        let publisher = tokio::spawn(publisher::work(claim.clone(), keep, tasks, core.clone()));
+        let closing = CancellationToken::new();
+        let work = publisher::work(claim.clone(), keep, tasks, core.clone(), closing.clone());
+        let publisher = tokio::spawn(work);
         Ok(Self {
             journal: Writer::new(store.clone(), claim.epoch, claim.patience),
             store,
@@ -96,6 +103,7 @@ impl Archive {
             patience: claim.patience,
             publish,
             publisher,
+            closing,
         })
     }
 
@@ -209,23 +217,27 @@ impl Archive {
 
     /// Looks for the newest checkpoint; the answer comes as [`Message::Restorable`].
     pub(super) async fn find_resume(
-        &self,
+        &mut self,
         spikes: Vec<Spike>,
         lineage: Option<Lineage>,
     ) -> Result<()> {
-        let task = Task::FindResume { spikes, lineage };
-        let sent = self.publish.send(task).await;
-        sent.ok().context("the publisher has ended")
+        self.search(Task::FindResume { spikes, lineage }).await
     }
 
     /// Looks for the checkpoint to go back to; the answer comes as [`Message::WentBack`].
-    pub(super) async fn go_back(&self, before: Step, checkpoints: u32) -> Result<()> {
+    pub(super) async fn go_back(&mut self, before: Step, checkpoints: u32) -> Result<()> {
         let task = Task::GoBack {
             before,
             checkpoints,
         };
+        self.search(task).await
+    }
+
+    /// Behind all checkpoints that are known: one that waited for its metrics would be overtaken.
+    async fn search(&mut self, task: Task) -> Result<()> {
+        self.insist_on_flush().await?;
         let sent = self.publish.send(task).await;
-        sent.ok().context("the publisher has ended")
+        sent.ok().context(PUBLISHER_ENDED)
     }
 
     pub(super) async fn flush_if_due(&mut self, now: Millis) -> Result<()> {
@@ -256,22 +268,29 @@ impl Archive {
     /// The same, and what the store fails at.
     async fn try_flush(&mut self) -> Result<Option<StoreError>> {
         match epoch::is_newest(&self.store, self.epoch).await {
-            Ok(true) => Ok(self.write_lines().await.err()),
+            Ok(true) => match self.write_lines().await {
+                Ok(true) => self.stored().map(|()| None),
+                // It is found out at the next write.
+                Ok(false) => Ok(None),
+                Err(error) => Ok(Some(error)),
+            },
             Ok(false) => Err(Fenced { ours: self.epoch }.into()),
             Err(error) => Ok(Some(error)),
         }
     }
 
-    async fn write_lines(&mut self) -> Result<(), StoreError> {
+    async fn write_lines(&mut self) -> Result<bool, StoreError> {
         self.evaluations.flush(&self.store).await?;
         self.metrics.flush(&self.store).await?;
         self.recoveries.flush(&self.store).await?;
         let goodput = serde_json::to_vec(&self.goodput).expect("it is made of numbers");
         self.store.put(layout::GOODPUT_FILE, goodput).await?;
-        if !epoch::is_newest(&self.store, self.epoch).await? {
-            // A successor may have read the file just before: for it nothing of this is stored.
-            return Ok(());
-        }
+        // A successor may have read the files just before: for it nothing of this is stored.
+        epoch::is_newest(&self.store, self.epoch).await
+    }
+
+    /// Has the checkpoints published whose metrics are stored.
+    fn stored(&mut self) -> Result<()> {
         self.stored_step = self.last_step;
         let stored = self.stored_step;
         for manifest in self
@@ -280,8 +299,12 @@ impl Archive {
         {
             let step = manifest.step;
             let task = Task::Publish(Box::new(manifest));
-            if self.publish.try_send(task).is_err() {
-                warn!(%step, "too many checkpoints wait to be published; this one is given up");
+            match self.publish.try_send(task) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    warn!(%step, "too many checkpoints wait to be published; this one is given up");
+                }
+                Err(TrySendError::Closed(_)) => bail!(PUBLISHER_ENDED),
             }
         }
         Ok(())
@@ -295,6 +318,7 @@ impl Archive {
             flushed => flushed?,
         }
         drop(self.publish);
+        self.closing.cancel();
         self.publisher.await.context("the publisher broke")?
     }
 }

@@ -22,6 +22,7 @@ use crate::run::schedule::Schedule;
 use crate::run::spike;
 use crate::run::state::{Limits, Millis, Past, Rules, RunState, Stage};
 use crate::store::layout;
+use crate::store::persistence::outlast;
 use crate::telemetry::{StatusView, StepMetrics};
 use crate::wire::{Assignment, Order, Report};
 
@@ -395,7 +396,8 @@ impl Core {
         if from_store && leads {
             // Only now is it certain that nobody holds what came after.
             let step = self.resume.step().unwrap_or_default();
-            rewind::clear(&self.claim.store, &self.state.spikes, None).await?;
+            let clear = || rewind::clear(&self.claim, &self.state.spikes, None);
+            outlast(self.claim.patience, clear).await?;
             self.archive.cut(step).await?;
             self.last_step = None;
         }

@@ -90,18 +90,22 @@ impl Writer {
         self.entries += 1;
         let json = serde_json::to_vec(entry)?;
         let mut persistence = Persistence::new(self.patience);
+        let mut is_first = true;
         loop {
             let key = layout::journal_entry(self.epoch, self.entries);
             let error = match self.store.put_new(&key, json.clone()).await {
                 Ok(()) => return Ok(()),
                 // A seal is only set by a later epoch.
-                Err(StoreError::AlreadyExists { .. }) => {
+                Err(error @ StoreError::AlreadyExists { .. }) => {
                     match epoch::is_newest(&self.store, self.epoch).await {
                         Ok(false) => return Err(Fenced { ours: self.epoch }.into()),
                         // An own one, torn by an attempt that failed.
                         Ok(true) => {
                             self.entries += 1;
-                            continue;
+                            if std::mem::take(&mut is_first) {
+                                continue;
+                            }
+                            error
                         }
                         Err(error) => error,
                     }

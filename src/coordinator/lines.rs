@@ -12,23 +12,26 @@ pub(super) struct Lines {
     key: &'static str,
     text: String,
     dirty: bool,
-    /// How long the file is that was written last.
-    written_bytes: Option<u64>,
+    /// How long the file is that was read or written last, where there is one.
+    stored_bytes: Option<u64>,
 }
 
 impl Lines {
     /// What an earlier life of the run left.
     pub(super) async fn open(store: &Store, key: &'static str) -> Result<Self> {
-        let text = match store.get(key).await {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(StoreError::NotFound { .. }) => String::new(),
+        let (text, stored_bytes) = match store.get(key).await {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                (text, Some(bytes.len() as u64))
+            }
+            Err(StoreError::NotFound { .. }) => (String::new(), None),
             Err(error) => return Err(error.into()),
         };
         let mut lines = Self {
             key,
             text,
             dirty: false,
-            written_bytes: None,
+            stored_bytes,
         };
         // A line torn by a crash is of a step that is taken again.
         lines.remove(|line| step_of(line).is_none());
@@ -66,13 +69,12 @@ impl Lines {
     /// Brings the lines into the store, also where others stand there now: a coordinator that was
     /// taken over may have asked whether it may write, stood still, and written.
     pub(super) async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
-        let is_written = self.written_bytes.is_some();
-        if self.dirty || (is_written && store.size(self.key).await? != self.written_bytes) {
+        if self.dirty || store.size(self.key).await? != self.stored_bytes {
             store
                 .put_large(self.key, Bytes::from(self.text.clone()))
                 .await?;
             self.dirty = false;
-            self.written_bytes = Some(self.text.len() as u64);
+            self.stored_bytes = Some(self.text.len() as u64);
         }
         Ok(())
     }

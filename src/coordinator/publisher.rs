@@ -1,11 +1,12 @@
-//! Makes checkpoints real by their manifest, and removes those that are not kept: beside the core,
-//! one after the other.
+//! What is done to checkpoints beside the core, one after the other: they are made real by their
+//! manifest, those that are not kept are removed, and it is searched which to go on from.
 
 use anyhow::{Result, bail};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::coordinator::claim::Claim;
+use crate::coordinator::claim::{Claim, Resume};
 use crate::coordinator::journal::Fenced;
 use crate::coordinator::message::Message;
 use crate::coordinator::rewind;
@@ -13,9 +14,9 @@ use crate::ids::Step;
 use crate::run::spike::Spike;
 use crate::run::state::Lineage;
 use crate::store::checkpoint::Checkpoints;
-use crate::store::error::{CheckpointError, StoreError};
+use crate::store::error::CheckpointError;
 use crate::store::manifest::CheckpointManifest;
-use crate::store::persistence::Persistence;
+use crate::store::persistence::{Persistence, outlast};
 use crate::store::retention::Retention;
 
 /// What is done to checkpoints.
@@ -35,7 +36,7 @@ pub(super) enum Task {
     },
 }
 
-/// Works through the tasks until no more can come.
+/// Works through the tasks until no more can come; those that search end with `closing`.
 ///
 /// # Errors
 /// A checkpoint that cannot be published, even after all patience; the core is told too.
@@ -44,50 +45,50 @@ pub(super) async fn work(
     keep: Retention,
     mut tasks: mpsc::Receiver<Task>,
     core: mpsc::Sender<Message>,
+    closing: CancellationToken,
 ) -> Result<()> {
     while let Some(task) = tasks.recv().await {
         match task {
             Task::Publish(manifest) => publish(&claim, &keep, *manifest, &core).await?,
             Task::FindResume { spikes, lineage } => {
-                let message = find_resume(&claim, &spikes, lineage).await;
-                // The core may have ended.
-                let _ = core.send(message).await;
+                let attempt = || async {
+                    rewind::clear(&claim, &spikes, lineage).await?;
+                    claim.resume().await
+                };
+                let found = Box::pin(outlast(claim.patience, attempt));
+                answer(&core, &closing, found, Message::Restorable).await;
             }
             Task::GoBack {
                 before,
                 checkpoints,
             } => {
-                let message = match rewind::find(&claim, before, checkpoints).await {
-                    Ok(resume) => Message::WentBack(resume),
-                    Err(error) => Message::Broken {
-                        error: crate::diagnosis::describe(&error),
-                    },
-                };
-                // The core may have ended.
-                let _ = core.send(message).await;
+                let attempt = || rewind::find(&claim, before, checkpoints);
+                let found = Box::pin(outlast(claim.patience, attempt));
+                answer(&core, &closing, found, Message::WentBack).await;
             }
         }
     }
     Ok(())
 }
 
-async fn find_resume(claim: &Claim, spikes: &[Spike], lineage: Option<Lineage>) -> Message {
-    let mut persistence = Persistence::new(claim.patience);
-    loop {
-        let found = match rewind::clear(&claim.store, spikes, lineage).await {
-            Ok(()) => claim.resume().await,
-            Err(error) => Err(error),
-        };
-        let error = match found {
-            Ok(resume) => return Message::Restorable(resume),
-            Err(error) => error,
-        };
-        let may_pass = StoreError::may_pass(&error);
-        let error = crate::diagnosis::describe(&error);
-        if !may_pass || !persistence.goes_on(&error).await {
-            return Message::Broken { error };
-        }
-    }
+/// Tells the core what a search found. Once the run is over nobody waits for that.
+async fn answer(
+    core: &mpsc::Sender<Message>,
+    closing: &CancellationToken,
+    search: impl Future<Output = Result<Resume>>,
+    found: fn(Resume) -> Message,
+) {
+    let telling = async {
+        let message = search.await.map_or_else(
+            |error| Message::Broken {
+                error: crate::diagnosis::describe(&error),
+            },
+            found,
+        );
+        // The core may have ended.
+        let _ = core.send(message).await;
+    };
+    closing.run_until_cancelled(telling).await;
 }
 
 async fn publish(

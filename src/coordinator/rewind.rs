@@ -9,10 +9,10 @@ use anyhow::Result;
 use tracing::{info, warn};
 
 use crate::coordinator::claim::{Claim, Resume};
+use crate::coordinator::journal::Fenced;
 use crate::ids::Step;
 use crate::run::spike::Spike;
 use crate::run::state::Lineage;
-use crate::store::Store;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::CheckpointError;
@@ -56,11 +56,14 @@ pub async fn find(claim: &Claim, before: Step, count: u32) -> Result<Resume> {
 /// Removes the checkpoints of histories that the run has left: by going back, or because `lineage`
 /// began from an older checkpoint, all that was newer being lost but for a manifest that a former
 /// coordinator was about to write.
-pub async fn clear(store: &Store, spikes: &[Spike], lineage: Option<Lineage>) -> Result<()> {
+///
+/// # Errors
+/// Those of the store, and [`Fenced`]: the checkpoint of that step may be a successor's by now.
+pub async fn clear(claim: &Claim, spikes: &[Spike], lineage: Option<Lineage>) -> Result<()> {
     if lineage.is_none() && spikes.iter().all(|spike| spike.detour().is_none()) {
         return Ok(());
     }
-    let checkpoints = Checkpoints::new(store.clone());
+    let checkpoints = Checkpoints::new(claim.store.clone());
     for step in checkpoints.steps().await?.published {
         let manifest = match checkpoints.manifest(step).await {
             Ok(manifest) => manifest,
@@ -72,6 +75,9 @@ pub async fn clear(store: &Store, spikes: &[Spike], lineage: Option<Lineage>) ->
         let of_spike = |spike: &Spike| spike.abandons(step, generation);
         let of_lineage = |lineage: Lineage| step > lineage.step && generation < lineage.generation;
         if spikes.iter().any(of_spike) || lineage.is_some_and(of_lineage) {
+            if !claim.is_newest().await? {
+                return Err(Fenced { ours: claim.epoch }.into());
+            }
             match checkpoints.delete(step).await {
                 Ok(()) => info!(%step, "checkpoint removed: the run has left its history"),
                 // The run went back behind it only where it was damaged, or pinned too late.

@@ -15,7 +15,7 @@ use crate::run::spike::{Detour, LossWatch};
 const SETTLED_MAX: usize = 8;
 
 /// The part of the training state that is not a tensor; `state.json` carries it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Steps taken.
     pub step: Step,
@@ -107,19 +107,8 @@ impl Progress {
     /// The state before the first step of a schedule.
     pub fn new(schedule: &Schedule) -> Self {
         Self {
-            step: Step(0),
-            tokens: 0,
-            phase: 0,
-            phase_start: Step(0),
-            phase_tokens: 0,
             phase_length_tokens: schedule.lengths_tokens[0],
-            phase_length_by_command: false,
-            next_row: RowIndex(0),
-            last_command: CommandId(0),
-            settled: Vec::new(),
-            finished: false,
-            detours: Vec::new(),
-            watch: LossWatch::default(),
+            ..Self::default()
         }
     }
 
@@ -199,6 +188,13 @@ impl Progress {
             _ => self.step,
         };
         (command.id <= self.last_command).then_some(CommandStage::Applied { step })
+    }
+
+    /// Whether a decay that took effect after `step`, in another life of the run, has yet to do so
+    /// here, at the boundary after step `boundary`. A newer command may have taken effect before.
+    pub fn owes(&self, decay: CommandId, step: Step, boundary: Step) -> bool {
+        let is_behind = step == boundary && self.phase_start < boundary;
+        step <= boundary && (decay > self.last_command || is_behind)
     }
 
     /// Adds stretches of rows that no step is to take.

@@ -59,7 +59,7 @@ pub struct GoBackSettings {
     /// Steps before the spike whose rows are passed over together with its own. `PaLM` restarted
     /// about 100 steps before a spike and passed over 200 to 500 batches (arXiv:2204.02311,
     /// section 5.1).
-    #[garde(skip)]
+    #[garde(range(max = 1_000_000))]
     pub steps_before: u64,
     /// How often the run may go back; at one time more it stops.
     #[garde(range(min = 1))]

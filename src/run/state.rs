@@ -137,7 +137,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// Opens the corpus.
+    /// Opens the corpus, or is yet to say that it is free.
     Opening,
     /// Free for the next generation.
     Idle,
@@ -402,7 +402,7 @@ impl RunState {
             effects.push(Effect::Note { reason });
         }
         // What was found before is not the newest any more, and may be removed.
-        if self.going_back.is_none() {
+        if matches!(self.restorable, Restorable::Known(_)) {
             self.restorable = Restorable::Unknown;
         }
     }

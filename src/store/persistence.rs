@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
+
+use crate::diagnosis;
+use crate::store::error::StoreError;
 
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -36,5 +40,26 @@ impl Persistence {
         sleep(pause).await;
         self.pause = PAUSE_MAX.min(pause * 2);
         true
+    }
+}
+
+/// Tries something until it works, or fails for good, or the limit is reached.
+///
+/// # Errors
+/// The last one.
+pub async fn outlast<T, F>(limit: Duration, attempt: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut persistence = Persistence::new(limit);
+    loop {
+        let error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let may_pass = StoreError::may_pass(&error);
+        if !may_pass || !persistence.goes_on(&diagnosis::describe(&error)).await {
+            return Err(error);
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::data::blueprint::Blueprint;
 use crate::data::held_out::HeldOutSpec;
 use crate::data::prefetch::{Delivery, Patience, Prefetcher};
 use crate::evaluate::HeldOut;
-use crate::ids::{Generation, Rank, Step};
+use crate::ids::{Generation, Rank, SourceIndex, Step};
 use crate::model::encoder::Precision;
 use crate::run::command::{Command, CommandRecord, CommandStage, Directive};
 use crate::run::event::{Parting, Placement};
@@ -32,7 +32,7 @@ use crate::train::abort::Abort;
 use crate::train::compute::queue::CommandQueue;
 use crate::train::compute::record::Timing;
 use crate::train::compute::spike::Fate;
-use crate::train::replica::{Boundary, Replica, compare, consumed};
+use crate::train::replica::{Boundary, Replica, compare, enter};
 use crate::train::snapshot::Snapshots;
 use crate::train::state::Restored;
 use crate::train::sums::Sums;
@@ -406,17 +406,9 @@ impl Trainer<'_> {
         } = &*self.tools;
         let position = &mut self.replica.position;
         let is_taken = fate.is_taken();
-        let phase = &blueprint.schedule.phases[plan.phase].name;
-        for (index, institution, source) in blueprint.corpus.manifest().sources() {
-            let consumed = consumed(sums.sources[index.0 as usize]);
-            let entered = if is_taken {
-                consumed
-            } else {
-                consumed.skipped()
-            };
-            let name = institution.name_of(source);
-            position.ledger.add(phase, &name, entered);
-        }
+        let counts = (0..).map(SourceIndex).zip(sums.sources.iter().copied());
+        let ledger = &mut position.ledger;
+        enter(ledger, blueprint, plan.phase, (counts, is_taken));
         let (progress, schedule) = (&mut position.progress, &blueprint.schedule);
         let phase_ended = if is_taken {
             position.rows += u64::from(plan.rows);

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::collective::Collective;
 use crate::data::batch::SourceCounts;
 use crate::data::blueprint::Blueprint;
-use crate::ids::{Generation, Rank, Step};
+use crate::ids::{Generation, Rank, SourceIndex, Step};
 use crate::run::command::{Command, CommandKind, CommandStage};
 use crate::run::ledger::{Consumed, Ledger};
 use crate::run::progress::{DecayRefusal, Progress};
@@ -105,12 +105,9 @@ impl Position {
     pub fn pass_detours(&mut self, blueprint: &Blueprint) -> bool {
         let passed = blueprint.pass_detours(&mut self.progress);
         for rows in &passed {
-            let phase = &blueprint.schedule.phases[rows.phase].name;
-            for (source, counts) in &rows.counts {
-                let name = blueprint.corpus.manifest().source_name(*source);
-                let skipped = consumed(*counts).skipped();
-                self.ledger.add(phase, &name.unwrap_or_default(), skipped);
-            }
+            let counts = rows.counts.iter();
+            let counts = counts.map(|(&source, &counts)| (source, counts));
+            enter(&mut self.ledger, blueprint, rows.phase, (counts, false));
         }
         passed.iter().any(|rows| rows.phase_ended)
     }
@@ -182,13 +179,25 @@ impl Position {
     }
 }
 
-/// What the ledger keeps of a source's counts.
-pub fn consumed(counts: SourceCounts) -> Consumed {
-    Consumed {
-        tokens: counts.tokens,
-        chunks: counts.chunks,
-        documents: counts.documents,
-        ..Consumed::default()
+/// Enters into a ledger what rows of a phase hold of each source, seen or skipped.
+pub fn enter(
+    ledger: &mut Ledger,
+    blueprint: &Blueprint,
+    phase: usize,
+    (counts, seen): (impl IntoIterator<Item = (SourceIndex, SourceCounts)>, bool),
+) {
+    let phase = &blueprint.schedule.phases[phase].name;
+    for (source, counts) in counts {
+        let consumed = Consumed {
+            tokens: counts.tokens,
+            chunks: counts.chunks,
+            documents: counts.documents,
+            ..Consumed::default()
+        };
+        let name = blueprint.corpus.manifest().source_name(source);
+        let name = name.expect("the rows are of this corpus");
+        let entered = if seen { consumed } else { consumed.skipped() };
+        ledger.add(phase, &name, entered);
     }
 }
 

@@ -142,8 +142,8 @@ impl Restored {
 
 #[cfg(test)]
 mod tests {
-    use crate::ids::{CommandId, RowIndex, Step};
-    use crate::run::spike::{Detour, LossWatch};
+    use crate::ids::{RowIndex, Step};
+    use crate::run::spike::Detour;
 
     use super::*;
 
@@ -153,17 +153,10 @@ mod tests {
         let mut progress = Progress {
             step: Step(4),
             tokens: 400,
-            phase: 0,
-            phase_start: Step(0),
             phase_tokens: 400,
             phase_length_tokens: 1_000,
-            phase_length_by_command: false,
             next_row: RowIndex(4),
-            last_command: CommandId(0),
-            settled: Vec::new(),
-            finished: false,
-            detours: Vec::new(),
-            watch: LossWatch::default(),
+            ..Progress::default()
         };
         let state = |progress: &Progress| TrainingState {
             version: TrainingState::version(progress),

@@ -3,12 +3,10 @@
 use anyhow::{Context, Result};
 
 use crate::config::RunConfig;
-use crate::diagnosis;
 use crate::run::ledger::Ledger;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
-use crate::store::error::StoreError;
-use crate::store::persistence::Persistence;
+use crate::store::persistence::outlast;
 use crate::store::settings::StoreSettings;
 use crate::store::{Store, layout};
 use crate::train::state::{Restored, TensorFiles, TrainingState};
@@ -19,17 +17,7 @@ pub(super) async fn insist(
     address: &CheckpointAddress,
     branch: bool,
 ) -> Result<Restored> {
-    let mut persistence = Persistence::new(config.timeouts.store);
-    loop {
-        let error = match restore(config, address, branch).await {
-            Ok(restored) => return Ok(restored),
-            Err(error) => error,
-        };
-        let may_pass = StoreError::may_pass(&error);
-        if !may_pass || !persistence.goes_on(&diagnosis::describe(&error)).await {
-            return Err(error);
-        }
-    }
+    outlast(config.timeouts.store, || restore(config, address, branch)).await
 }
 
 /// Reads a checkpoint whole.

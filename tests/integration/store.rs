@@ -52,7 +52,7 @@ async fn check_contract(store: &Store) {
     checkpoints::download_as_a_folder(&part("download")).await;
 
     journals::end_where_a_later_epoch_begins(&part("journal")).await;
-    journals::mend_an_entry_that_an_attempt_tore(&part("torn-entry")).await;
+    journals::pass_over_an_entry_that_an_attempt_tore(&part("torn-entry")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

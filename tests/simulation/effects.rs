@@ -138,7 +138,7 @@ impl Core {
             self.handle
                 .world()
                 .restores(pid, step, self.archive.lines());
-            rewind::clear(&self.claim.store, &self.spikes(), None).await?;
+            rewind::clear(&self.claim, &self.spikes(), None).await?;
             self.archive.cut(step).await?;
         }
         let (replay, detours, last_checkpoint) = {

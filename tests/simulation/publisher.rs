@@ -76,7 +76,7 @@ fn broken(error: &anyhow::Error) -> ToCoordinator {
 }
 
 async fn find_resume(claim: &Claim, spikes: &[Spike], lineage: Option<Lineage>) -> ToCoordinator {
-    if let Err(error) = rewind::clear(&claim.store, spikes, lineage).await {
+    if let Err(error) = rewind::clear(claim, spikes, lineage).await {
         return broken(&error);
     }
     match claim.resume().await {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::inspect::step::{of_trunk, record};
+use crate::cli::inspect::step::{decay_if_due, of_trunk, record};
 use crate::cli::table::{Table, grouped};
 use crate::cli::{ledger, say};
 use crate::config::RunConfig;
@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::store::checkpoint::Checkpoints;
 use crate::store::error::CheckpointError;
 use crate::telemetry::StepMetrics;
-use crate::train::replica::consumed;
+use crate::train::replica::enter;
 
 const DIFFERS: &str = "\n  hint: if neither the file nor the corpus has changed since (the run as \
                        it was started is run.yaml in its folder), the run is not what it says";
@@ -147,14 +147,8 @@ impl<'a> Recount<'a> {
         let known: Vec<Spike> = known.cloned().collect();
         self.progress.avoid(&spike::detours(&known));
         self.pass_detours();
-        for decay in self.decays.clone() {
-            let due = decay.step == self.progress.step && decay.step >= self.start;
-            if due && decay.command > self.progress.last_command {
-                // One that cannot be applied is refused by the ranks too.
-                let _ = self.progress.decay(decay.tokens, schedule);
-                self.progress.last_command = decay.command;
-                self.pass_detours();
-            }
+        if decay_if_due(&mut self.progress, &self.decays, self.start, schedule) {
+            self.pass_detours();
         }
         let wanted = Step(self.progress.step.0 + 1);
         ensure!(
@@ -183,11 +177,11 @@ impl<'a> Recount<'a> {
             line.masked_tokens,
             batch.predicted
         );
-        for (source, tokens) in &line.sources {
-            let held = found.get(source).copied().unwrap_or(0);
+        for source in found.keys().chain(line.sources.keys()) {
+            let [told, held] = [&line.sources, &found].map(|all| all.get(source).unwrap_or(&0));
             ensure!(
-                held == *tokens,
-                "step {} took {tokens} tokens of {source}, and its rows hold {held}{DIFFERS}",
+                told == held,
+                "step {} took {told} tokens of {source}, and its rows hold {held}{DIFFERS}",
                 line.step
             );
         }
@@ -196,7 +190,7 @@ impl<'a> Recount<'a> {
 
     fn enter(&mut self, plan: &StepPlan, batch: &Batch, skipped: bool) {
         let tokens = batch.counts.values().map(|counts| counts.tokens).sum();
-        self.add(plan.phase, &batch.counts, skipped);
+        self.add(plan.phase, &batch.counts, !skipped);
         let sums = self.phases.entry(plan.phase).or_default();
         sums.steps += 1;
         if skipped {
@@ -214,23 +208,15 @@ impl<'a> Recount<'a> {
 
     fn pass_detours(&mut self) {
         for passed in self.blueprint.pass_detours(&mut self.progress) {
-            self.add(passed.phase, &passed.counts, true);
+            self.add(passed.phase, &passed.counts, false);
             let sums = self.phases.entry(passed.phase).or_default();
             sums.skipped_rows += passed.rows.end - passed.rows.start;
         }
     }
 
-    fn add(&mut self, phase: usize, counts: &BTreeMap<SourceIndex, SourceCounts>, skipped: bool) {
-        let phase = &self.blueprint.schedule.phases[phase].name;
-        for (&source, &counts) in counts {
-            let consumed = consumed(counts);
-            let entered = if skipped {
-                consumed.skipped()
-            } else {
-                consumed
-            };
-            self.ledger.add(phase, &self.name(source), entered);
-        }
+    fn add(&mut self, phase: usize, counts: &BTreeMap<SourceIndex, SourceCounts>, seen: bool) {
+        let counts = counts.iter().map(|(&source, &counts)| (source, counts));
+        enter(&mut self.ledger, self.blueprint, phase, (counts, seen));
     }
 
     fn name(&self, source: SourceIndex) -> String {
@@ -257,8 +243,11 @@ impl<'a> Recount<'a> {
 }
 
 fn rows(first: u64, count: u32, phase: &str) -> String {
-    let last = first + u64::from(count) - 1;
-    format!("rows {first} to {last} of phase \"{phase}\"")
+    let end = first.saturating_add(u64::from(count));
+    format!(
+        "{count} rows, {first} to {}, of phase \"{phase}\"",
+        end.saturating_sub(1)
+    )
 }
 
 /// The ledgers of the run's checkpoints.

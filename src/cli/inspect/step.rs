@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::ledger;
 use crate::config::RunConfig;
-use crate::coordinator::journal::{self, Journal};
+use crate::coordinator::journal::{self, AppliedDecay, Journal};
 use crate::data::blueprint::Blueprint;
 use crate::ids::{RowIndex, Step};
 use crate::run::progress::{Progress, StepPlan};
+use crate::run::schedule::Schedule;
 use crate::run::spike;
 use crate::store::address::CheckpointAddress;
 use crate::store::checkpoint::Checkpoints;
@@ -156,14 +157,8 @@ fn walk(
     progress.avoid(&spike::detours(&journal.spikes));
     loop {
         blueprint.pass_detours(&mut progress);
-        for decay in &decays {
-            let due = (start..=progress.step).contains(&decay.step);
-            if due && decay.command > progress.last_command {
-                // One that cannot be applied is refused by the ranks too.
-                let _ = progress.decay(decay.tokens, schedule);
-                progress.last_command = decay.command;
-                blueprint.pass_detours(&mut progress);
-            }
+        if decay_if_due(&mut progress, &decays, start, schedule) {
+            blueprint.pass_detours(&mut progress);
         }
         let Some(plan) = progress.next_step(schedule) else {
             break;
@@ -178,6 +173,31 @@ fn walk(
          hint: see `cohort plan`",
         progress.step
     )
+}
+
+/// Lets the decays take effect that do so at the boundary that `progress` stands at; those from
+/// before `start` are another run's. True where there is one.
+pub(super) fn decay_if_due(
+    progress: &mut Progress,
+    decays: &[AppliedDecay],
+    start: Step,
+    schedule: &Schedule,
+) -> bool {
+    let mut any = false;
+    for &AppliedDecay {
+        command,
+        step,
+        tokens,
+    } in decays
+    {
+        if step >= start && progress.owes(command, step, progress.step) {
+            // One that cannot be applied is refused by the ranks too.
+            let _ = progress.decay(tokens, schedule);
+            progress.last_command = command.max(progress.last_command);
+            any = true;
+        }
+    }
+    any
 }
 
 /// The line of a step in the run's metrics.

@@ -48,7 +48,8 @@ impl<'a> Start<'a> {
         let state = read_state(&witness.checkpoints, &content.manifest).await?;
         let decays = journal::read(store).await?.applied_decays();
         let is_due = |decay: &AppliedDecay| {
-            decay.step == witness.step && decay.command > state.progress.last_command
+            let is_here = decay.step == witness.step;
+            is_here && state.progress.owes(decay.command, decay.step, witness.step)
         };
         let trunk = lineage.runs.get(1);
         Ok(Self {

@@ -5,7 +5,6 @@ use crate::ids::{CommandId, Epoch, Generation, RowIndex, Step};
 use crate::run::ledger::Consumed;
 use crate::run::progress::Progress;
 use crate::run::schedule::{RowsWarmup, Shape};
-use crate::run::spike::LossWatch;
 use crate::store::manifest::MANIFEST_VERSION;
 use crate::train::state::STATE_VERSION;
 
@@ -164,16 +163,10 @@ fn progress(phase: usize) -> Progress {
         step: Step(4),
         tokens: 400,
         phase,
-        phase_start: Step(0),
         phase_tokens: 400,
         phase_length_tokens: 1_000,
-        phase_length_by_command: false,
         next_row: RowIndex(4),
-        last_command: CommandId(0),
-        settled: Vec::new(),
-        finished: false,
-        detours: Vec::new(),
-        watch: LossWatch::default(),
+        ..Progress::default()
     }
 }
 

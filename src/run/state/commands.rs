@@ -22,7 +22,7 @@ impl RunState {
             effects.push(Effect::Journal {
                 entry: Entry::Command(record.clone()),
             });
-            // A later lead gets it with its seat, and one that still takes it once it has it.
+            // A later lead gets it with its seat, and one that is connecting when it is ready.
             let sits = |id: &MemberId| self.members[id].place != Place::Connecting;
             if let Some(member) = self.lead().filter(sits) {
                 effects.push(Effect::Command { member, command });

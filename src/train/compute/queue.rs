@@ -24,11 +24,10 @@ impl CommandQueue {
         let last_applied = progress.last_command;
         self.replay.retain(|record| match record.stage {
             CommandStage::Applied { step } if step > boundary => true,
-            // A newer command may have taken effect before it, in this life.
-            CommandStage::Applied { step } if step == boundary => {
-                let is_decay = matches!(record.command.kind, CommandKind::Decay { .. });
-                let is_due = is_decay && progress.phase_start < boundary;
-                is_due || record.command.id > last_applied
+            CommandStage::Applied { step }
+                if matches!(record.command.kind, CommandKind::Decay { .. }) =>
+            {
+                progress.owes(record.command.id, step, boundary)
             }
             // One that took effect before the checkpoint has to do so again: the ranks still step.
             CommandStage::Accepted if record.command.kind == CommandKind::Stop => true,
@@ -52,24 +51,15 @@ impl CommandQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{CommandId, RowIndex};
-    use crate::run::spike::LossWatch;
+    use crate::ids::CommandId;
 
     fn progress(step: u64, phase_start: u64, last_command: u64) -> Progress {
         Progress {
             step: Step(step),
-            tokens: 0,
-            phase: 0,
             phase_start: Step(phase_start),
-            phase_tokens: 0,
             phase_length_tokens: 100,
-            phase_length_by_command: false,
-            next_row: RowIndex(0),
             last_command: CommandId(last_command),
-            settled: Vec::new(),
-            finished: false,
-            detours: Vec::new(),
-            watch: LossWatch::default(),
+            ..Progress::default()
         }
     }
 

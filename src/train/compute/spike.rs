@@ -170,7 +170,10 @@ impl Trainer<'_> {
             }
             Reaction::GoBack => {
                 let rows = Blueprint::rows(plan);
-                let before = settings.go_back.steps_before * u64::from(plan.rows);
+                let before = settings
+                    .go_back
+                    .steps_before
+                    .saturating_mul(plan.rows.into());
                 spike.handling = Handling::WentBack {
                     passed_over: rows.start.saturating_sub(before)..rows.end,
                     to: None,

@@ -45,7 +45,7 @@ pub async fn end_where_a_later_epoch_begins(store: &Store) {
 }
 
 /// An attempt that failed may have left half of the entry.
-pub async fn mend_an_entry_that_an_attempt_tore(store: &Store) {
+pub async fn pass_over_an_entry_that_an_attempt_tore(store: &Store) {
     let first = epoch::claim(store, &claimant(1)).await.unwrap().epoch;
     assert_eq!(first, Epoch(1));
     let json = serde_json::to_vec(&paused(1)).unwrap();
@@ -72,5 +72,6 @@ pub async fn mend_an_entry_that_an_attempt_tore(store: &Store) {
         .put(&next, b"{\"command\": 7}".to_vec())
         .await
         .unwrap();
-    assert!(journal::read(store).await.is_err());
+    let error = format!("{:#}", journal::read(store).await.unwrap_err());
+    assert!(error.contains("is damaged"), "{error}");
 }

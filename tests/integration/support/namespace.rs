@@ -4,7 +4,6 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "all of it is test code, also outside the functions that are marked as tests"
 )]
 
@@ -13,6 +12,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 
 use crate::support::process::poll;
+use crate::support::skipped;
 
 /// Dropping it ends it, once no process is left in it.
 pub struct Namespace {
@@ -29,7 +29,7 @@ impl Namespace {
             .stderr(Stdio::null())
             .spawn();
         let Ok(holder) = holder else {
-            eprintln!("skipped: there is no `unshare`");
+            skipped("there is no `unshare`");
             return None;
         };
         let mut namespace = Self { holder };
@@ -52,7 +52,7 @@ impl Namespace {
             .iter()
             .all(|command| namespace.ip(command));
         if !ready {
-            eprintln!("skipped: this user may not make a network namespace");
+            skipped("this user may not make a network namespace");
             return None;
         }
         Some(namespace)

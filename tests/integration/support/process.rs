@@ -125,12 +125,12 @@ impl Process {
 
     #[track_caller]
     pub fn wait(self) -> Ended {
-        self.wait_for(DEADLINE)
+        self.wait_at_most(DEADLINE)
     }
 
     /// The same for one that has much to do.
     #[track_caller]
-    pub fn wait_for(mut self, limit: Duration) -> Ended {
+    pub fn wait_at_most(mut self, limit: Duration) -> Ended {
         let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

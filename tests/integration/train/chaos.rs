@@ -203,7 +203,7 @@ fn chaos(ranks: u32, faults: u32) {
     chaos.show();
     let Chaos { run, life, .. } = chaos;
     let limit = LIMIT_PER_FAULT * (faults + 30);
-    let ended = life.wait_for(limit).good();
+    let ended = life.wait_at_most(limit).good();
     assert_all_alike(&ended);
     assert_recounted(&run);
     let metrics = run.metrics();
@@ -215,7 +215,7 @@ fn chaos(ranks: u32, faults: u32) {
         last_stable.step
     );
     let undisturbed = Run::new(settings(ranks, last_stable.phase_tokens));
-    undisturbed.start_training().wait_for(limit).good();
+    undisturbed.start_training().wait_at_most(limit).good();
     assert_as_undisturbed(&run, &undisturbed);
 }
 

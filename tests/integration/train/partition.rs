@@ -57,6 +57,7 @@ fn ranks_step_on_while_they_cannot_reach_their_coordinator() {
     let before = run.await_step(&mut life, 10);
     namespace.cut(coordinator_port(&run));
     sleep(CUT);
+    assert!(run.status().is_none(), "it is out of reach");
     namespace.heal();
     let view = run.await_status(&mut life, "all are together again", |view| {
         view.stage == Stage::Training && working(view).len() == 2 && step(view) > step(&before)

@@ -167,7 +167,7 @@ fn a_spike_is_told_and_the_step_is_taken() {
 }
 
 #[test]
-fn a_skipped_step_changes_no_weights() {
+fn a_skipped_step_leaves_rows_rates_and_phases_as_planned() {
     let corpus = corpus();
     let plain = Run::on(
         Arc::clone(&corpus),
@@ -238,8 +238,30 @@ fn a_skipped_step_changes_no_weights() {
     assert!(said.contains("tokens skipped"), "{said}");
     let said = run.start(&["ledger", yaml, "--json"]).wait().good().stdout;
     let ledger: Value = serde_json::from_str(&said).unwrap();
-    let first: u64 = skipped(run).iter().map(|line| line.sources[NOISE]).sum();
-    assert_eq!(ledger["sources"][NOISE]["skipped_tokens"], json!(first));
+    let noise: u64 = skipped(run).iter().map(|line| line.sources[NOISE]).sum();
+    assert_eq!(ledger["sources"][NOISE]["skipped_tokens"], json!(noise));
+}
+
+#[test]
+fn a_skipped_step_changes_no_weights() {
+    let corpus = corpus();
+    let skips = json!({"spike": "skip"});
+    let run = Run::on(Arc::clone(&corpus), settings(1, &skips));
+    run.train();
+    // Runs that end behind the step, and before it.
+    let lines = run.metrics();
+    let last = skipped(&run)[0].step.0 as usize;
+    let weights = [last, last - 1].map(|step| {
+        let mut settings = settings(1, &skips);
+        settings["phases"] = json!([stable(lines[step - 1].phase_tokens)]);
+        let run = Run::on(Arc::clone(&corpus), settings);
+        run.train();
+        let newest = run.manifests().pop().unwrap().step;
+        assert_eq!(newest.0 as usize, step);
+        [layout::MODEL_FILE, layout::OPTIMIZER_FILE]
+            .map(|name| run.read(&layout::checkpoint_file(newest, name)))
+    });
+    assert!(weights[0] == weights[1], "a skipped step changed weights");
 }
 
 #[test]
@@ -302,6 +324,7 @@ fn a_run_that_goes_back_passes_over_the_rows() {
     });
     signal(view.members.last().unwrap().process, "KILL");
     life.wait().good();
+    assert!(run.generations().len() > uninterrupted.generations().len());
     assert_steps_are_whole(&run);
     assert_ledger_is_true(&run, &detours(&journaled(&run)));
     let read = |run: &Run| {
